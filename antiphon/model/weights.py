@@ -1,0 +1,104 @@
+"""Which tensors a checkpoint directory holds and how a role reads only its own, memory-mapped.
+
+Both layouts of Hugging Face are read: one `model.safetensors`, or shards with `model.safetensors.index.json`.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from antiphon.errors import CheckpointError
+
+
+class Checkpoint:
+    """The tensors of one checkpoint directory, by their names on disk. Nothing is read before it is asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._file_of = _tensor_files(directory)
+
+    def names(self, prefix: str) -> list[str]:
+        """Names on disk that start with `prefix`, sorted."""
+        return sorted(name for name in self._file_of if name.startswith(prefix))
+
+    def load(self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """Reads just `names`. Raises CheckpointError naming what is missing."""
+        wanted = list(names)
+        missing = [name for name in wanted if name not in self._file_of]
+        if missing:
+            raise CheckpointError(_missing_sentence(self.directory, missing))
+        loaded: dict[str, Tensor] = {}
+        for file in sorted({self._file_of[name] for name in wanted}):
+            with safe_open(self.directory / file, framework="pt", device=str(device)) as tensors:
+                for name in wanted:
+                    if self._file_of[name] == file:
+                        loaded[name] = tensors.get_tensor(name).to(dtype)
+        return loaded
+
+    def fill(
+        self,
+        module: nn.Module,
+        prefix: str,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        given: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Gives every parameter of `module` (built on the meta device) the tensor `prefix + its name`; `given` overrides
+        names that the disk lays out differently (fused experts). Shapes are checked against the configuration."""
+        state = dict(given or {})
+        parameters = {**dict(module.named_parameters()), **_persistent_buffers(module)}
+        read = self.load([prefix + name for name in parameters if name not in state], dtype=dtype, device=device)
+        state.update({name: read[prefix + name] for name in parameters if name not in state})
+        for name, tensor in state.items():
+            if name in parameters and tensor.shape != parameters[name].shape:
+                raise CheckpointError(
+                    f"{self.directory}: {prefix}{name} has shape {tuple(tensor.shape)}, but config.json asks for "
+                    f"{tuple(parameters[name].shape)}. The weights and the configuration are of different models."
+                )
+        module.load_state_dict(state, strict=True, assign=True)
+        module.requires_grad_(False)
+
+
+def load_experts(
+    checkpoint: Checkpoint, prefix: str, first: int, stop: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Experts [first, stop) of the layer at `prefix` ("thinker.model.layers.3.mlp.experts."), fused.
+
+    Returns gate_up (experts, 2 * expert width, width) with the gate's rows first, and down (experts, width, expert width).
+    """
+    names = [f"{prefix}{expert}.{part}_proj.weight" for expert in range(first, stop) for part in ("gate", "up", "down")]
+    read = checkpoint.load(names, dtype=dtype, device=device)
+    each = [[read[f"{prefix}{expert}.{part}_proj.weight"] for part in ("gate", "up", "down")] for expert in range(first, stop)]
+    return torch.stack([torch.cat([gate, up]) for gate, up, _ in each]), torch.stack([down for _, _, down in each])
+
+
+def _tensor_files(directory: Path) -> dict[str, str]:
+    index, single = directory / "model.safetensors.index.json", directory / "model.safetensors"
+    try:
+        if index.exists():
+            files = {str(name): str(file) for name, file in json.loads(index.read_text())["weight_map"].items()}
+            absent = sorted({file for file in files.values() if not (directory / file).exists()})
+            if absent:
+                raise CheckpointError(f"{directory}: the index names {', '.join(absent[:3])}, which is not there. Copy all shards.")
+            return files
+        with safe_open(single, framework="pt") as tensors:
+            return dict.fromkeys(tensors.keys(), single.name)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{directory}: expected model.safetensors or model.safetensors.index.json of a Hugging Face checkpoint; {error}"
+        ) from error
+
+
+def _missing_sentence(directory: Path, missing: list[str]) -> str:
+    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return f"{directory}: the checkpoint lacks {shown}. Use a complete checkpoint of a variant that has this part."
+
+
+def _persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    keys = set(module.state_dict().keys())
+    return {name: buffer for name, buffer in module.named_buffers() if name in keys}

@@ -1,0 +1,61 @@
+"""Every name that appears in a trace or a metric. GenAI and RPC names follow OpenTelemetry's conventions, as literals,
+because the published constants are marked deprecated; what has no convention is `antiphon.*`."""
+
+from typing import Final, Literal
+
+StageName = Literal["gateway", "encoders", "thinker", "experts", "talker", "codec"]
+STAGES: Final[tuple[StageName, ...]] = ("gateway", "encoders", "thinker", "experts", "talker", "codec")
+
+# Spans inside a stage. A turn's root span is the HTTP server's; a call is a client span and a server span named
+# "package.Service/Method".
+SPAN_TURN: Final = "turn"
+SPAN_QUEUE: Final = "queue"
+SPAN_PREPROCESS: Final = "preprocess"
+SPAN_ENCODE: Final = "encode"
+SPAN_PREFILL: Final = "prefill"
+SPAN_DECODE: Final = "decode"
+
+# Events: the first output of a stream.
+EVENT_FIRST_TOKEN: Final = "antiphon.first_token"
+EVENT_FIRST_FRAME: Final = "antiphon.first_frame"
+EVENT_FIRST_PCM: Final = "antiphon.first_pcm"
+EVENT_FIRST_BYTE: Final = "antiphon.first_byte"
+
+# Attributes.
+STAGE: Final = "antiphon.stage"
+FIRST_PACKET_PART: Final = "antiphon.first_packet.{part}_ms"
+FIRST_PACKET_TOTAL: Final = "antiphon.first_packet.total_ms"
+FRAME_COUNT: Final = "antiphon.frame_count"
+AUDIO_SECONDS: Final = "antiphon.audio_seconds"
+ERROR_TYPE: Final = "error.type"
+HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_ROUTE: Final = "http.route"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+URL_PATH: Final = "url.path"
+RPC_SYSTEM_NAME: Final = "rpc.system.name"
+RPC_METHOD: Final = "rpc.method"
+RPC_RESPONSE_STATUS_CODE: Final = "rpc.response.status_code"
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+GEN_AI_REQUEST_STREAM: Final = "gen_ai.request.stream"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+GEN_AI_OUTPUT_TYPE: Final = "gen_ai.output.type"
+
+# Metrics (Prometheus spelling; seconds).
+METRIC_STAGE_QUEUE: Final = "antiphon_stage_queue_seconds"
+METRIC_STAGE_FIRST_OUTPUT: Final = "antiphon_stage_first_output_seconds"
+METRIC_STAGE_TOTAL: Final = "antiphon_stage_total_seconds"
+METRIC_FIRST_PACKET_PART: Final = "antiphon_first_packet_part_seconds"
+METRIC_FIRST_AUDIO: Final = "antiphon_first_audio_seconds"
+METRIC_REQUESTS: Final = "antiphon_requests"
+METRIC_TURNS_ACTIVE: Final = "antiphon_turns_active"
+METRIC_TOKENS: Final = "antiphon_tokens"
+
+# The parts of a first packet, in the order in which they happen; they follow each other without a gap.
+FirstPacketPart = Literal["prepare", "encoders", "thinker", "talker", "codec", "emit"]
+FIRST_PACKET_PARTS: Final[tuple[FirstPacketPart, ...]] = ("prepare", "encoders", "thinker", "talker", "codec", "emit")
