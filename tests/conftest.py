@@ -1,0 +1,49 @@
+"""Fixtures that every test may use: checkpoints and the reference that they are compared with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.reference.transformers_reference import TransformersReference
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Tests share few cores; one thread each is both faster and repeatable."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def nano() -> Path:
+    """The small checkpoint that ships with the repository."""
+    return REPOSITORY / "models" / "nano"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, nano: Path) -> Path:
+    """A random checkpoint with every part, sharded as the real one is."""
+    from tests.reference.tiny_checkpoint import build_tiny_checkpoint
+
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), 0, nano)
+
+
+@pytest.fixture(scope="session")
+def tiny_reference(tiny_checkpoint: Path) -> "TransformersReference":
+    from tests.reference.transformers_reference import TransformersReference
+
+    return TransformersReference(tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def nano_reference(nano: Path) -> "TransformersReference":
+    from tests.reference.transformers_reference import TransformersReference
+
+    return TransformersReference(nano)
