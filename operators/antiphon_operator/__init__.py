@@ -1,0 +1,1 @@
+"""The Kubernetes operator; operators/README.md is its charter."""
