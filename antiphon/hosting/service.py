@@ -1,0 +1,35 @@
+"""What a stage hands to whoever hosts it: alone, beside the others in one process, or in a Ray Serve replica."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc
+
+from antiphon.telemetry.names import StageName
+
+
+async def _nothing() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLoad:
+    """How busy a service is; Ray Serve scales by it."""
+
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostedService:
+    """A host calls `start` once (the place to load a model, in a thread: `await asyncio.to_thread(...)`), then
+    `add_to_server`, serves, and at the end `close`. Making a HostedService does nothing heavy."""
+
+    stage: StageName
+    # Full name of the gRPC service, such as "antiphon.v1.TalkerService".
+    grpc_service: str
+    add_to_server: Callable[[grpc.aio.Server], None]
+    start: Callable[[], Awaitable[None]] = field(default=_nothing)
+    close: Callable[[], Awaitable[None]] = field(default=_nothing)
+    load: Callable[[], ServiceLoad] = field(default=ServiceLoad)
+    # Raises when the service cannot answer any more, for instance because its engine's thread has died.
+    check: Callable[[], None] = field(default=lambda: None)
