@@ -1,0 +1,105 @@
+"""What the engine knows of one request: row counters, pages, outputs not yet taken, and its clock. No tensors.
+
+A sequence is rows. Its prompt has `prompt_rows`; every output that it samples adds one. A row can be computed once its
+input exists: `available_rows` says how far the inputs reach (rows of media still being encoded, or a Talker waiting
+for text, hold it back). The output is sampled from the last of all rows, and only from that one.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Final, Generic, Literal, TypeVar
+
+# For available_rows: every input that will ever be needed is there.
+ALL_ROWS: Final = sys.maxsize
+
+FinishReason = Literal["stop", "length"]
+Phase = Literal["waiting", "running", "ended"]
+
+RequestT = TypeVar("RequestT")
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds of one request, measured where it ran."""
+
+    # From arrival until the first step that works on it.
+    queue_ms: float
+    # From that step until the first output; zero without one.
+    first_output_ms: float
+    # From arrival until the end.
+    total_ms: float
+    steps: int
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds of one monotonic clock."""
+
+    arrived: float
+    started: float | None = None
+    first_output: float | None = None
+    steps: int = 0
+
+    def timings(self, now: float) -> Timings:
+        started = now if self.started is None else self.started
+        first = started if self.first_output is None else self.first_output
+        return Timings((started - self.arrived) * 1e3, (first - started) * 1e3, (now - self.arrived) * 1e3, self.steps)
+
+
+@dataclass(slots=True, eq=False)
+class Sequence(Generic[RequestT]):
+    """request: what the runner needs to compute its rows; the engine never looks inside."""
+
+    request: RequestT
+    prompt_rows: int
+    # Rows at the longest end; what the sequence may ever need of the key/value store.
+    max_rows: int
+    available_rows: int = ALL_ROWS
+    # Outputs that may wait for their reader before the sequence pauses.
+    max_untaken: int = ALL_ROWS
+    clock: Clock = field(default_factory=lambda: Clock(0.0))
+
+    # Set by the scheduler: order of arrival.
+    number: int = -1
+    phase: Phase = "waiting"
+    computed_rows: int = 0
+    # Rows that exist because an output was sampled.
+    sampled_rows: int = 0
+    pages: list[int] = field(default_factory=list)
+    # Written by the engine's thread, and by the reader's.
+    emitted: int = 0
+    taken: int = 0
+
+    @property
+    def total_rows(self) -> int:
+        return self.prompt_rows + self.sampled_rows
+
+    @property
+    def ready_rows(self) -> int:
+        return min(self.available_rows, self.total_rows)
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that the next steps can compute."""
+        return 0 if self.is_full else self.ready_rows - self.computed_rows
+
+    @property
+    def is_full(self) -> bool:
+        """Its reader is behind; it pauses."""
+        return self.emitted - self.taken >= self.max_untaken
+
+    @property
+    def can_sample(self) -> bool:
+        """Nothing but computing stands between it and its next output."""
+        return self.available_rows >= self.total_rows and not self.is_full
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Generic[RequestT]):
+    """Rows [first_row, first_row + row_count) of a sequence, computed in one step."""
+
+    sequence: Sequence[RequestT]
+    first_row: int
+    row_count: int
+    # An output is sampled from its last row.
+    samples: bool
