@@ -1,0 +1,81 @@
+"""The process's Prometheus metrics: one registry, one object that knows every series."""
+
+from functools import cache
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from antiphon.telemetry import names
+from antiphon.telemetry.first_packet import FirstPacket
+from antiphon.telemetry.names import StageName
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_SECONDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._queue = self._seconds(names.METRIC_STAGE_QUEUE, "From a call's arrival until work on it begins.", "stage")
+        self._first = self._seconds(names.METRIC_STAGE_FIRST_OUTPUT, "From there until its first output.", "stage")
+        self._total = self._seconds(names.METRIC_STAGE_TOTAL, "From a call's arrival until its end.", "stage")
+        self._part = self._seconds(names.METRIC_FIRST_PACKET_PART, "Part of the way to a turn's first packet.", "part")
+        self.first_audio = self._seconds(names.METRIC_FIRST_AUDIO, "From a turn's arrival until its first sound.")
+        self.turns_active = Gauge(names.METRIC_TURNS_ACTIVE, "Turns being answered now.", registry=self.registry)
+        self._requests = Counter(
+            names.METRIC_REQUESTS, "Calls by stage and status.", ("stage", "status"), registry=self.registry
+        )
+        self._tokens = Counter(
+            names.METRIC_TOKENS, "Tokens by direction and modality.", ("direction", "modality"), registry=self.registry
+        )
+
+    def observe_stage(self, stage: StageName, *, queue_ms: float, first_output_ms: float, total_ms: float) -> None:
+        self._queue.labels(stage).observe(queue_ms / 1e3)
+        self._first.labels(stage).observe(first_output_ms / 1e3)
+        self._total.labels(stage).observe(total_ms / 1e3)
+
+    def count_request(self, stage: StageName, status: str) -> None:
+        """`status` is a gRPC status name for stages and an HTTP status for the gateway."""
+        self._requests.labels(stage, status).inc()
+
+    def count_tokens(self, direction: str, modality: str, amount: int) -> None:
+        self._tokens.labels(direction, modality).inc(amount)
+
+    def observe_first_packet(self, packet: FirstPacket) -> None:
+        for part, value_ms in packet.parts_ms.items():
+            self._part.labels(part).observe(value_ms / 1e3)
+        self.first_audio.observe(packet.total_ms / 1e3)
+
+    def exposition(self) -> bytes:
+        """The text that a Prometheus server scrapes; its content type is CONTENT_TYPE."""
+        return generate_latest(self.registry)
+
+    def _seconds(self, name: str, help_text: str, *labels: str) -> Histogram:
+        return Histogram(name, help_text, labels, buckets=_SECONDS, registry=self.registry)
+
+
+@cache
+def process_metrics() -> Metrics:
+    """The one of this process, made at its first use."""
+    return Metrics()
