@@ -47,7 +47,8 @@ class Message:
     def __post_init__(self) -> None:
         if self.role != "user" and any(not isinstance(part, Text) for part in self.parts):
             raise InvalidInput(
-                f"Expected only text in a {self.role} message; found a medium. Put sounds, images and videos into user messages.",
+                f"Expected only text in a {self.role} message; found a medium. "
+                "Put sounds, images and videos into user messages.",
                 param="messages",
             )
 
@@ -83,5 +84,6 @@ def _refuse_lone_surrogates(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            f"Expected text that UTF-8 can carry; character {error.start} is half of a surrogate pair.", param="messages"
+            f"Expected text that UTF-8 can carry; character {error.start} is half of a surrogate pair.",
+            param="messages",
         ) from error
