@@ -16,7 +16,7 @@ SPAN_PREFILL: Final = "prefill"
 SPAN_DECODE: Final = "decode"
 
 # Events: the first output of a stream.
-EVENT_FIRST_TOKEN: Final = "antiphon.first_token"
+EVENT_FIRST_TOKEN: Final = "antiphon.first_token"  # noqa: S105 - no password
 EVENT_FIRST_FRAME: Final = "antiphon.first_frame"
 EVENT_FIRST_PCM: Final = "antiphon.first_pcm"
 EVENT_FIRST_BYTE: Final = "antiphon.first_byte"

@@ -1,0 +1,54 @@
+"""The four streaming methods of the wire: which stage answers, where, and with what messages."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from antiphon.telemetry.names import StageName
+from antiphon.v1 import codec_service_pb2, encoder_service_pb2, talker_service_pb2, thinker_service_pb2
+from antiphon.v1.codec_service_pb2 import DecodeRequest, DecodeResponse
+from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeResponse
+from antiphon.v1.talker_service_pb2 import SpeakRequest, SpeakResponse
+from antiphon.v1.thinker_service_pb2 import GenerateRequest, GenerateResponse
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod(Generic[RequestT, ResponseT]):
+    stage: StageName
+    # Such as "antiphon.v1.TalkerService".
+    service: str
+    # Such as "antiphon.v1.TalkerService/Speak": the span's name, too.
+    full_name: str
+    encode_request: Callable[[RequestT], bytes]
+    decode_response: Callable[[bytes], ResponseT]
+
+    @property
+    def path(self) -> str:
+        return f"/{self.full_name}"
+
+
+def _method(
+    stage: StageName, proto: Any, service: str, name: str, request: type[RequestT], response: type[ResponseT]
+) -> StreamMethod[RequestT, ResponseT]:
+    descriptor = proto.DESCRIPTOR.services_by_name[service]
+    method = descriptor.methods_by_name[name]
+    return StreamMethod(
+        stage=stage,
+        service=descriptor.full_name,
+        full_name=f"{descriptor.full_name}/{method.name}",
+        encode_request=request.SerializeToString,
+        decode_response=response.FromString,
+    )
+
+
+ENCODE: Final = _method("encoders", encoder_service_pb2, "EncoderService", "Encode", EncodeRequest, EncodeResponse)
+GENERATE: Final = _method(
+    "thinker", thinker_service_pb2, "ThinkerService", "Generate", GenerateRequest, GenerateResponse
+)
+SPEAK: Final = _method("talker", talker_service_pb2, "TalkerService", "Speak", SpeakRequest, SpeakResponse)
+DECODE: Final = _method("codec", codec_service_pb2, "CodecService", "Decode", DecodeRequest, DecodeResponse)
