@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from antiphon.errors import CheckpointError
 
+# Matrices that a module keeps as one and the disk as several, stacked in this order.
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
 
 class Checkpoint:
     """The tensors of one checkpoint directory, by their names on disk. Nothing is read before it is asked for."""
@@ -25,7 +28,9 @@ class Checkpoint:
         """Names on disk that start with `prefix`, sorted."""
         return sorted(name for name in self._file_of if name.startswith(prefix))
 
-    def load(self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    def load(
+        self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
         """Reads just `names`. Raises CheckpointError naming what is missing."""
         wanted = list(names)
         missing = [name for name in wanted if name not in self._file_of]
@@ -39,6 +44,14 @@ class Checkpoint:
                         loaded[name] = tensors.get_tensor(name).to(dtype)
         return loaded
 
+    def tensor(
+        self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Reads one tensor, which must have the shape that the configuration asks for."""
+        tensor = self.load([name], dtype=dtype, device=device)[name]
+        self._require_shape(name, tensor, shape)
+        return tensor
+
     def fill(
         self,
         module: nn.Module,
@@ -48,33 +61,67 @@ class Checkpoint:
         device: torch.device | str = "cpu",
         given: dict[str, Tensor] | None = None,
     ) -> None:
-        """Gives every parameter of `module` (built on the meta device) the tensor `prefix + its name`; `given` overrides
-        names that the disk lays out differently (fused experts). Shapes are checked against the configuration."""
+        """Gives every parameter of `module` (built on the meta device) the tensor `prefix + its name`; `given` takes
+        the place of names that the disk lays out differently, and FUSED matrices are stacked from their parts. Shapes
+        are checked against the configuration."""
         state = dict(given or {})
         parameters = {**dict(module.named_parameters()), **_persistent_buffers(module)}
-        read = self.load([prefix + name for name in parameters if name not in state], dtype=dtype, device=device)
-        state.update({name: read[prefix + name] for name in parameters if name not in state})
+        parts = {name: _parts(prefix + name) for name in parameters if name not in state}
+        read = self.load([part for each in parts.values() for part in each], dtype=dtype, device=device)
+        state.update({name: self._stack([read.pop(part) for part in each], each[0]) for name, each in parts.items()})
         for name, tensor in state.items():
-            if name in parameters and tensor.shape != parameters[name].shape:
-                raise CheckpointError(
-                    f"{self.directory}: {prefix}{name} has shape {tuple(tensor.shape)}, but config.json asks for "
-                    f"{tuple(parameters[name].shape)}. The weights and the configuration are of different models."
-                )
+            if name in parameters:
+                self._require_shape(prefix + name, tensor, tuple(parameters[name].shape))
         module.load_state_dict(state, strict=True, assign=True)
         module.requires_grad_(False)
 
+    def _stack(self, parts: list[Tensor], name: str) -> Tensor:
+        if len({part.shape[1:] for part in parts}) > 1:
+            shapes = ", ".join(str(tuple(part.shape)) for part in parts)
+            raise CheckpointError(f"{self.directory}: {name} and its sisters have shapes {shapes}, not one width.")
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _require_shape(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        if tensor.shape != shape:
+            raise CheckpointError(
+                f"{self.directory}: {name} has shape {tuple(tensor.shape)}, but config.json asks for {shape}. "
+                "The weights and the configuration are of different models."
+            )
+
 
 def load_experts(
-    checkpoint: Checkpoint, prefix: str, first: int, stop: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    checkpoint: Checkpoint,
+    prefix: str,
+    first: int,
+    stop: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Experts [first, stop) of the layer at `prefix` ("thinker.model.layers.3.mlp.experts."), fused.
 
-    Returns gate_up (experts, 2 * expert width, width) with the gate's rows first, and down (experts, width, expert width).
+    Returns gate_up (experts, 2 * expert width, width) with the gate's rows first, down (experts, width, expert width).
     """
-    names = [f"{prefix}{expert}.{part}_proj.weight" for expert in range(first, stop) for part in ("gate", "up", "down")]
-    read = checkpoint.load(names, dtype=dtype, device=device)
-    each = [[read[f"{prefix}{expert}.{part}_proj.weight"] for part in ("gate", "up", "down")] for expert in range(first, stop)]
-    return torch.stack([torch.cat([gate, up]) for gate, up, _ in each]), torch.stack([down for _, _, down in each])
+    names = {
+        part: [f"{prefix}{expert}.{part}_proj.weight" for expert in range(first, stop)]
+        for part in ("gate", "up", "down")
+    }
+    read = checkpoint.load([name for each in names.values() for name in each], dtype=dtype, device=device)
+    for each in names.values():
+        shapes = {tuple(read[name].shape) for name in each}
+        if len(shapes) > 1:
+            raise CheckpointError(
+                f"{checkpoint.directory}: {each[0]} and its sisters differ in shape: {sorted(shapes)}."
+            )
+    gate, up, down = (torch.stack([read.pop(name) for name in each]) for each in names.values())
+    return torch.cat((gate, up), 1), down
+
+
+def _parts(name: str) -> list[str]:
+    """The names on disk of the tensor or tensors that make up `name`."""
+    owner, _, kind = name.rpartition(".")
+    path, _, fused = owner.rpartition(".")
+    return [f"{path}.{part}.{kind}" for part in FUSED[fused]] if fused in FUSED else [name]
 
 
 def _tensor_files(directory: Path) -> dict[str, str]:
@@ -84,13 +131,15 @@ def _tensor_files(directory: Path) -> dict[str, str]:
             files = {str(name): str(file) for name, file in json.loads(index.read_text())["weight_map"].items()}
             absent = sorted({file for file in files.values() if not (directory / file).exists()})
             if absent:
-                raise CheckpointError(f"{directory}: the index names {', '.join(absent[:3])}, which is not there. Copy all shards.")
+                raise CheckpointError(
+                    f"{directory}: the index names {', '.join(absent[:3])}, which is not there. Copy all shards."
+                )
             return files
         with safe_open(single, framework="pt") as tensors:
             return dict.fromkeys(tensors.keys(), single.name)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
-            f"{directory}: expected model.safetensors or model.safetensors.index.json of a Hugging Face checkpoint; {error}"
+            f"{directory}: expected model.safetensors or model.safetensors.index.json of Hugging Face; {error}"
         ) from error
 
 

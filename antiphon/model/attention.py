@@ -1,0 +1,193 @@
+"""Keys and values of many requests in preallocated pages, and attention of one step's packed rows over them.
+
+A step packs the new rows of all its requests into one (rows, width) matrix. Everything that depends on who is in the
+step (slots, masks, groups) is worked out once in `PackedBatch.build`; the layers only follow it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from antiphon.model.config import DecoderConfig
+
+# Decode rows share one padded gather unless the longest context exceeds the shortest by this factor.
+PADDING_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRows:
+    """One request's share of a step: rows [first_row, first_row + row_count) of its sequence, and its pages so far."""
+
+    first_row: int
+    row_count: int
+    pages: Sequence[int]
+
+    @property
+    def stop_row(self) -> int:
+        return self.first_row + self.row_count
+
+
+class PagedKeyValues:
+    """Keys and values of all layers. A request's row r lies in slot pages[r // size] * size + r % size."""
+
+    def __init__(
+        self, config: DecoderConfig, page_count: int, page_size: int, *, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        shape = (config.layers, page_count * page_size, config.kv_heads, config.head_width)
+        self.page_size = page_size
+        # Zeros, because padded places are multiplied by a weight of zero, and zero times garbage may be no number.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        self.keys[layer].index_copy_(0, slots, keys)
+        self.values[layer].index_copy_(0, slots, values)
+
+    def read(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (slots, kv heads, head width)."""
+        return self.keys[layer].index_select(0, slots), self.values[layer].index_select(0, slots)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefill:
+    """Several rows of one request."""
+
+    start: int
+    stop: int
+    # Slots of the request's rows up to the last new one; None when all of them are in this very step.
+    context: Tensor | None
+    # (new rows, context) added to the scores; None when causality alone decides.
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decodes:
+    """One row each of several requests."""
+
+    # Their places in the packed step; None when they are the whole step in order.
+    places: Tensor | None
+    # (requests * longest context) slots, padded with the request's own first slot.
+    context: Tensor
+    # (requests, 1, 1, longest context) added to the scores; None when all contexts are equally long.
+    mask: Tensor | None
+    requests: int
+
+
+class PackedBatch:
+    """The plan of attention for one step."""
+
+    def __init__(
+        self, slots: Tensor, last_places: list[int], prefills: list[_Prefill], decodes: list[_Decodes]
+    ) -> None:
+        # Where each new row is kept, (rows).
+        self.slots = slots
+        # The place of each request's last row in the packed step, in the order of the requests.
+        self.last_places = last_places
+        self._prefills, self._decodes = prefills, decodes
+
+    @classmethod
+    def build(cls, rows: Sequence[PackedRows], keys_values: PagedKeyValues) -> "PackedBatch":
+        """rows: the requests of the step, in the order in which their rows are packed."""
+        page_size, like = keys_values.page_size, keys_values.keys
+        placed = list(zip(rows, _starts(rows), strict=True))
+        slots = [slot for each in rows for slot in _slots(each, each.first_row, page_size)]
+        prefills = [_prefill(each, start, page_size, like) for each, start in placed if each.row_count > 1]
+        groups = _groups([(each, start) for each, start in placed if each.row_count == 1])
+        decodes = [_decodes(group, len(slots), page_size, like) for group in groups]
+        last_places = [start + each.row_count - 1 for each, start in placed]
+        return cls(torch.tensor(slots, device=like.device), last_places, prefills, decodes)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, keys_values: PagedKeyValues) -> Tensor:
+        """queries (rows, heads, head width), keys and values (rows, kv heads, head width) -> (rows, heads * width)."""
+        keys_values.write(layer, self.slots, keys, values)
+        attended = torch.empty_like(queries).flatten(1)
+        for prefill in self._prefills:
+            new = slice(prefill.start, prefill.stop)
+            context = (keys[new], values[new]) if prefill.context is None else keys_values.read(layer, prefill.context)
+            attended[new] = _attend_prefill(prefill, queries[new], *context)
+        for group in self._decodes:
+            context = keys_values.read(layer, group.context)
+            if group.places is None:
+                return _attend_decodes(group, queries, *context)
+            chosen = queries.index_select(0, group.places)
+            attended.index_copy_(0, group.places, _attend_decodes(group, chosen, *context))
+        return attended
+
+
+def _attend_prefill(prefill: _Prefill, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    share = queries.shape[1] // keys.shape[1]
+    keys, values = keys.repeat_interleave(share, 1), values.repeat_interleave(share, 1)
+    queries, keys, values = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (queries, keys, values))
+    attended = F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=prefill.mask, is_causal=prefill.mask is None
+    )
+    return attended[0].transpose(0, 1).flatten(1)
+
+
+def _attend_decodes(group: _Decodes, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The query heads that share a key head stand as rows of one attention: no key is copied for them."""
+    kv_heads, width = keys.shape[1], keys.shape[2]
+    grouped = queries.view(group.requests, kv_heads, -1, width)
+    keys, values = (tensor.view(group.requests, -1, kv_heads, width).transpose(1, 2) for tensor in (keys, values))
+    return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=group.mask).flatten(1)
+
+
+def _starts(rows: Sequence[PackedRows]) -> list[int]:
+    starts = [0]
+    for each in rows:
+        starts.append(starts[-1] + each.row_count)
+    return starts[:-1]
+
+
+def _slots(rows: PackedRows, first_row: int, page_size: int) -> list[int]:
+    """The slots of the request's rows from `first_row` up to the last new one."""
+    return [rows.pages[row // page_size] * page_size + row % page_size for row in range(first_row, rows.stop_row)]
+
+
+def _prefill(rows: PackedRows, start: int, page_size: int, like: Tensor) -> _Prefill:
+    stop = start + rows.row_count
+    if rows.first_row == 0:
+        return _Prefill(start, stop, None, None)
+    context = torch.tensor(_slots(rows, 0, page_size), device=like.device)
+    new_rows = torch.arange(rows.first_row, rows.stop_row, device=like.device).unsqueeze(1)
+    allowed = torch.arange(rows.stop_row, device=like.device) <= new_rows
+    return _Prefill(start, stop, context, _additive(allowed, like.dtype))
+
+
+def _groups(single: list[tuple[PackedRows, int]]) -> list[list[tuple[PackedRows, int]]]:
+    """Requests of similar context length together, so that one long context does not pad all others."""
+    groups: list[list[tuple[PackedRows, int]]] = []
+    for each in sorted(single, key=lambda pair: -pair[0].stop_row) if _uneven(single) else single:
+        if not groups or each[0].stop_row * PADDING_FACTOR < groups[-1][0][0].stop_row:
+            groups.append([])
+        groups[-1].append(each)
+    return groups
+
+
+def _uneven(single: list[tuple[PackedRows, int]]) -> bool:
+    lengths = [rows.stop_row for rows, _ in single]
+    return bool(lengths) and min(lengths) * PADDING_FACTOR < max(lengths)
+
+
+def _decodes(group: list[tuple[PackedRows, int]], step_rows: int, page_size: int, like: Tensor) -> _Decodes:
+    lengths = [rows.stop_row for rows, _ in group]
+    longest = max(lengths)
+    page_count = -(-longest // page_size)
+    tables = [[*rows.pages[:page_count], *[rows.pages[0]] * (page_count - len(rows.pages))] for rows, _ in group]
+    pages = torch.tensor(tables, device=like.device).unsqueeze(-1)
+    slots = (pages * page_size + torch.arange(page_size, device=like.device)).flatten(1)
+    slots = slots[:, :longest]  # (requests, longest)
+    places = [place for _, place in group]
+    chosen = None if places == list(range(step_rows)) else torch.tensor(places, device=like.device)
+    if min(lengths) == longest:
+        return _Decodes(chosen, slots.flatten(), None, len(group))
+    allowed = torch.arange(longest, device=like.device) < torch.tensor(lengths, device=like.device).unsqueeze(1)
+    own = torch.where(allowed, slots, slots[:, :1])
+    return _Decodes(chosen, own.flatten(), _additive(allowed, like.dtype).view(-1, 1, 1, longest), len(group))
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, float("-inf"))

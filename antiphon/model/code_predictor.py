@@ -1,0 +1,126 @@
+"""The code predictor (MTP): the fifteen residual codes of a frame, one after the other, for many frames at once.
+
+Each frame is a sequence of its own, sixteen places long; its keys and values are forgotten when the frame is done.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from antiphon.errors import CheckpointError
+from antiphon.model.config import DecoderConfig, TalkerConfig
+from antiphon.model.decoder import DecoderLayer, head_norms, require_depth
+from antiphon.model.layers import RMSNorm, SwiGLU
+from antiphon.model.rotary import Rotary, Rotation
+from antiphon.model.weights import Checkpoint
+
+PREFIX = "talker.code_predictor."
+
+# Given float32 logits (frames, codes) and the code group they are for (1 .. 15), gives int64 ids (frames).
+ChooseCode = Callable[[Tensor, int], Tensor]
+
+
+class _Trunk(nn.Module):
+    """`layers` and `norm` as they lie under "talker.code_predictor.model."."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, SwiGLU(config.width, config.feed_forward)) for _ in range(config.layers)
+        )
+        self.norm = RMSNorm(config.width, config.rms_eps)
+
+
+class CodePredictor:
+    """One thread at a time: the frames' keys and values lie in buffers that every call uses again."""
+
+    def __init__(
+        self, config: DecoderConfig, trunk: _Trunk, embeddings: list[Tensor], heads: list[Tensor], rotary: Rotary
+    ) -> None:
+        """embeddings: a table for each code group, the first the Talker's own; heads: one for each group after it."""
+        self._config, self._trunk, self._embeddings, self._heads = config, trunk, embeddings, heads
+        positions = torch.arange(len(embeddings), dtype=torch.float32, device=embeddings[0].device)
+        whole = rotary(positions, embeddings[0].dtype)
+        pairs = list(zip(torch.split(whole.cos, 1), torch.split(whole.signed_sin, 1), strict=True))
+        self._first = Rotation(whole.cos[:2], whole.signed_sin[:2])
+        self._at = [Rotation(cos, signed_sin) for cos, signed_sin in pairs]
+        self._keys_values = self._room_for(1)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        talker: TalkerConfig,
+        first_embedding: Tensor,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> "CodePredictor":
+        """first_embedding: the Talker's codec_embedding, which code 0 of a frame shares."""
+        config = talker.code_predictor
+        _require_fit(talker)
+        require_depth(checkpoint, f"{PREFIX}model.", config)
+        with torch.device("meta"):
+            trunk = _Trunk(config)
+        norms = head_norms(checkpoint, f"{PREFIX}model.", config, dtype=dtype, device=device)
+        checkpoint.fill(trunk, f"{PREFIX}model.", dtype=dtype, device=device, given=norms)
+        read = partial(checkpoint.tensor, shape=(config.vocabulary, config.width), dtype=dtype, device=device)
+        embeddings = [read(f"{PREFIX}model.codec_embedding.{group}.weight") for group in range(talker.code_groups - 1)]
+        heads = [read(f"{PREFIX}lm_head.{group}.weight") for group in range(talker.code_groups - 1)]
+        return cls(config, trunk, [first_embedding, *embeddings], heads, Rotary(config, device))
+
+    @torch.inference_mode()
+    def predict(self, hidden: Tensor, first_codes: Tensor, choose: ChooseCode) -> tuple[Tensor, Tensor]:
+        """hidden (frames, width) of the Talker, first_codes int64 (frames) -> codes int64 (frames, code groups) and the
+        sum of their embeddings (frames, width), which the Talker reads next."""
+        frames = hidden.shape[0]
+        if frames > self._keys_values.shape[2]:
+            self._keys_values = self._room_for(frames)
+        codes, embedded = [first_codes], [F.embedding(first_codes, self._embeddings[0])]
+        last = self._forward(torch.stack((hidden, embedded[0]), 1), self._first, 0)
+        for group, head in enumerate(self._heads, start=1):
+            codes.append(choose(F.linear(last, head).float(), group))
+            embedded.append(F.embedding(codes[-1], self._embeddings[group]))
+            if group < len(self._heads):
+                last = self._forward(embedded[-1].unsqueeze(1), self._at[group + 1], group + 1)
+        return torch.stack(codes, 1), torch.stack(embedded, 1).sum(1)
+
+    def embedding_sums(self, codes: Tensor) -> Tensor:
+        """codes int64 (frames, code groups) -> (frames, width), as `predict` gave it: a Talker rebuilt from codes."""
+        groups = [F.embedding(codes[:, group], table) for group, table in enumerate(self._embeddings)]
+        return torch.stack(groups, 1).sum(1)
+
+    def _forward(self, rows: Tensor, rotation: Rotation, place: int) -> Tensor:
+        """rows (frames, new places, width) from `place` on -> (frames, width) of the last place, normalised."""
+        for layer, keys_values in zip(self._trunk.layers, self._keys_values, strict=True):
+            rows = layer(rows, rotation, partial(_attend, keys_values=keys_values, place=place))
+        last: Tensor = self._trunk.norm(rows[:, -1])
+        return last
+
+    def _room_for(self, frames: int) -> Tensor:
+        """(layers, keys and values, frames, kv heads, places, head width)"""
+        config, like = self._config, self._embeddings[0]
+        return like.new_empty(config.layers, 2, frames, config.kv_heads, len(self._embeddings), config.head_width)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, *, keys_values: Tensor, place: int) -> Tensor:
+    """All (frames, new places, heads, head width); keys_values (2, room, kv heads, places, head width) of one layer."""
+    frames, new = queries.shape[:2]
+    kept = keys_values[:, :frames, :, : place + new]
+    kept[0, :, :, place:] = keys.transpose(1, 2)
+    kept[1, :, :, place:] = values.transpose(1, 2)
+    attended = F.scaled_dot_product_attention(
+        queries.transpose(1, 2), kept[0], kept[1], is_causal=new > 1, enable_gqa=True
+    )
+    return attended.transpose(1, 2).flatten(2)
+
+
+def _require_fit(talker: TalkerConfig) -> None:
+    if talker.code_predictor.width != talker.text.width or talker.code_groups < 2:
+        raise CheckpointError(
+            f"config.json gives the code predictor width {talker.code_predictor.width} and {talker.code_groups} code "
+            f"groups; expected the Talker's width {talker.text.width} and at least 2 groups."
+        )
