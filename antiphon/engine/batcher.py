@@ -3,11 +3,45 @@
 A job whose caller has hung up, or whose deadline has passed, is dropped before it runs.
 """
 
+import asyncio
+import logging
+import math
+import threading
+import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
+from heapq import heappop, heappush
+from typing import Generic, Literal, TypeVar
+
+from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(order=True, slots=True)
+class _Ticket(Generic[JobT, ResultT]):
+    deadline: float
+    number: int
+    job: JobT = field(compare=False)
+    answer: "asyncio.Future[ResultT]" = field(compare=False)
+    hung_up: bool = field(compare=False, default=False)
+
+    def give(self, result: ResultT) -> None:
+        self._settle(partial(self.answer.set_result, result))
+
+    def fail(self, error: AntiphonError) -> None:
+        self._settle(partial(self.answer.set_exception, error))
+
+    def _settle(self, answer: Callable[[], None]) -> None:
+        """From the worker thread."""
+        try:
+            self.answer.get_loop().call_soon_threadsafe(_unless_done, self.answer, answer)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
 
 
 class Batcher(Generic[JobT, ResultT]):
@@ -21,17 +55,120 @@ class Batcher(Generic[JobT, ResultT]):
         max_batch: int = 1,
         name: str = "batcher",
     ) -> None:
-        raise NotImplementedError
+        self._compute = compute
+        self._max_waiting = max_waiting
+        self._max_batch = max_batch
+        self._name = name
+        self._queue: list[_Ticket[JobT, ResultT]] = []
+        self._live: set[int] = set()
+        self._arrivals = 0
+        self._phase: Literal["open", "draining", "closed"] = "open"
+        self._lock = threading.Lock()
+        self._work_came = threading.Condition(self._lock)
+        self._work_ended = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._work, name=f"{name}-batcher", daemon=True)
 
     def start(self) -> None:
-        raise NotImplementedError
+        self._thread.start()
 
     async def run(self, job: JobT, *, deadline: float | None = None) -> ResultT:
         """Waits for its result. deadline: of time.monotonic(), earliest first; jobs without one come last, in order.
 
-        Raises AtCapacity when the queue is full, DeadlineExceeded, Unavailable when stopping, or what `compute` raised."""
-        raise NotImplementedError
+        Raises AtCapacity when the queue is full, DeadlineExceeded, Unavailable when stopping, what `compute` raised."""
+        ticket = self._enqueue(job, math.inf if deadline is None else deadline)
+        try:
+            return await ticket.answer
+        finally:
+            self._hang_up(ticket)
+
+    def waiting(self) -> int:
+        with self._lock:
+            return len(self._live)
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
         """Refuses new jobs, lets waiting ones finish for so long, fails the rest with Unavailable, ends the thread."""
-        raise NotImplementedError
+        with self._lock:
+            self._phase = "draining" if self._phase == "open" else self._phase
+        await asyncio.to_thread(self._drain_and_close, drain_seconds)
+
+    def _enqueue(self, job: JobT, deadline: float) -> _Ticket[JobT, ResultT]:
+        answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if self._phase != "open":
+                raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
+            if len(self._live) >= self._max_waiting:
+                raise AtCapacity(f"All {self._max_waiting} places in the queue of the {self._name} are taken.")
+            ticket = _Ticket(deadline, self._arrivals, job, answer)
+            self._arrivals += 1
+            self._live.add(ticket.number)
+            heappush(self._queue, ticket)
+            self._work_came.notify()
+        return ticket
+
+    def _hang_up(self, ticket: _Ticket[JobT, ResultT]) -> None:
+        with self._lock:
+            ticket.hung_up = True
+            self._live.discard(ticket.number)
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            try:
+                results = self._compute([ticket.job for ticket in batch])
+                if len(results) != len(batch):
+                    raise InternalError(f"Expected {len(batch)} results of the {self._name}; it gave {len(results)}.")
+            except Exception as error:
+                self._fail(batch, self._as_family(error))
+            else:
+                for ticket, result in zip(batch, results, strict=True):
+                    ticket.give(result)
+            with self._lock:
+                self._work_ended.notify_all()
+
+    def _next_batch(self) -> list[_Ticket[JobT, ResultT]]:
+        """The most urgent jobs that somebody still waits for; empty means the end."""
+        with self._lock:
+            while self._phase != "closed":
+                batch: list[_Ticket[JobT, ResultT]] = []
+                now = time.monotonic()
+                while self._queue and len(batch) < self._max_batch:
+                    ticket = heappop(self._queue)
+                    if ticket.hung_up:
+                        continue
+                    self._live.discard(ticket.number)
+                    if ticket.deadline < now:
+                        ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
+                    else:
+                        batch.append(ticket)
+                if batch:
+                    return batch
+                self._work_ended.notify_all()
+                self._work_came.wait()
+        return []
+
+    def _fail(self, batch: list[_Ticket[JobT, ResultT]], error: AntiphonError) -> None:
+        for ticket in batch:
+            ticket.fail(error)
+
+    def _as_family(self, error: Exception) -> AntiphonError:
+        if isinstance(error, AntiphonError):
+            return error
+        _log.error("The %s failed.", self._name, exc_info=error)
+        wrapped = InternalError(f"The {self._name} failed: {type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return wrapped
+
+    def _drain_and_close(self, drain_seconds: float) -> None:
+        with self._lock:
+            self._work_ended.wait_for(lambda: not self._live, drain_seconds)
+            self._phase = "closed"
+            left, self._queue = self._queue, []
+            self._live.clear()
+            self._work_came.notify_all()
+        self._fail([ticket for ticket in left if not ticket.hung_up], Unavailable(f"The {self._name} stopped."))
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+def _unless_done(future: "asyncio.Future[ResultT]", answer: Callable[[], None]) -> None:
+    if not future.done():
+        answer()

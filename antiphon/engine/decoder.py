@@ -1,32 +1,37 @@
 """The loop that turns requests into outputs: schedule, run, postprocess, on a thread of its own.
 
-The asyncio side submits a sequence and reads its outputs; it never waits for a step. Outputs cross over once a step and event
-loop, not once a token.
+The asyncio side submits and reads; it never waits for a step. Outputs cross over once a step and event loop, not once a
+token. All bookkeeping happens under one lock, which is never held while the model runs.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol
 
+from antiphon.engine.generation import End, Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
-from antiphon.engine.scheduler import SchedulerLimits
-from antiphon.engine.sequence import ALL_ROWS, FinishReason, RequestT, Slice, Timings
+from antiphon.engine.scheduler import Scheduler, SchedulerLimits
+from antiphon.engine.sequence import ALL_ROWS, Clock, FinishReason, RequestT, Sequence, Slice
+from antiphon.errors import AntiphonError, InternalError, Unavailable
 
-OutputT = TypeVar("OutputT")
-RunnerRequestT = TypeVar("RunnerRequestT", contravariant=True)
-RunnerOutputT = TypeVar("RunnerOutputT", covariant=True)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[OutputT]):
-    """What one slice gave: values for the reader, and whether the sequence ends with them."""
+    """What one slice gave: values for the reader, and whether (and how) the sequence ends with them."""
 
     values: tuple[OutputT, ...] = ()
     finish_reason: FinishReason | None = None
+    error: AntiphonError | None = None
 
 
 class Runner(Protocol[RequestT, OutputT]):
-    """The model's side of the loop. Called on the decoder's thread only."""
+    """The model's side of the loop, called on the decoder's thread only."""
 
     def run(self, slices: list[Slice[RequestT]]) -> list[Outcome[OutputT]]:
         """One outcome a slice, in order. A slice with `samples` samples; others may give values too. After a preemption
@@ -34,7 +39,7 @@ class Runner(Protocol[RequestT, OutputT]):
         ...
 
     def release(self, request: RequestT) -> None:
-        """The request has ended, for whatever reason: called exactly once, no slice of it follows."""
+        """The request has ended, for whatever reason: called exactly once, and no slice of it follows."""
         ...
 
 
@@ -60,57 +65,200 @@ class Load:
     page_count: int
 
 
-class Generation(Generic[OutputT]):
-    """One submitted request, read as an async iterator of its outputs (one reader, one event loop).
-
-    The iterator ends when the sequence has finished or was cancelled, and raises what made it fail.
-    """
-
-    def __aiter__(self) -> AsyncIterator[OutputT]:
-        return self
-
-    async def __anext__(self) -> OutputT:
-        raise NotImplementedError
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Known after the last output; None when it was cancelled or failed."""
-        raise NotImplementedError
-
-    @property
-    def timings(self) -> Timings:
-        """Complete after the last output."""
-        raise NotImplementedError
-
-    def extend(self, available_rows: int) -> None:
-        """More input exists. Put it into the request first; the engine's thread reads rows below `available_rows` only."""
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """Frees its pages at once; outputs that were not read are dropped. Harmless after the end."""
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        """The same, for contextlib.aclosing."""
-        self.cancel()
+# What one step has for the readers of one event loop.
+_Mail = dict[asyncio.AbstractEventLoop, list[tuple[Generation[OutputT], tuple[OutputT, ...], End | None]]]
 
 
 class Decoder(Generic[RequestT, OutputT]):
+    """name: of the thread and in messages, such as "talker"."""
+
     def __init__(
         self, runner: Runner[RequestT, OutputT], limits: SchedulerLimits, pool: PagePool, *, name: str
     ) -> None:
-        raise NotImplementedError
+        self._runner = runner
+        self._name = name
+        self._scheduler: Scheduler[RequestT] = Scheduler(limits, pool)
+        self._generations: dict[int, tuple[Generation[OutputT], asyncio.AbstractEventLoop]] = {}
+        self._departed: list[RequestT] = []
+        self._phase: Literal["open", "draining", "closed"] = "open"
+        self._lock = threading.Lock()
+        self._work_came = threading.Condition(self._lock)
+        self._work_ended = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._work, name=f"{name}-decoder", daemon=True)
 
     def start(self) -> None:
-        raise NotImplementedError
+        self._thread.start()
 
     def submit(self, submission: Submission[RequestT]) -> Generation[OutputT]:
         """From a coroutine. Raises AtCapacity, ContextTooLong, or Unavailable when the decoder is stopping."""
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        sequence = Sequence(
+            submission.request,
+            submission.prompt_rows,
+            submission.max_rows,
+            submission.available_rows,
+            submission.max_untaken,
+            Clock(time.perf_counter()),
+        )
+        generation: Generation[OutputT] = Generation(self, sequence, loop)
+        with self._lock:
+            if self._phase != "open":
+                raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
+            self._scheduler.add(sequence)
+            self._generations[sequence.number] = (generation, loop)
+            self._work_came.notify()
+        return generation
+
+    def extend(self, sequence: Sequence[RequestT], available_rows: int) -> None:
+        with self._lock:
+            sequence.available_rows = max(sequence.available_rows, available_rows)
+            self._work_came.notify()
+
+    def cancel(self, sequence: Sequence[RequestT]) -> None:
+        with self._lock:
+            self._leave(sequence)
+            self._work_came.notify()
+
+    def wake(self) -> None:
+        with self._lock:
+            self._work_came.notify()
 
     def load(self) -> Load:
-        raise NotImplementedError
+        with self._lock:
+            scheduler, pool = self._scheduler, self._scheduler.pool
+            return Load(len(scheduler.running), len(scheduler.waiting), pool.used_count, pool.page_count)
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
-        """Refuses new work, lets live sequences finish for so long, fails the rest with Unavailable, ends the thread."""
-        raise NotImplementedError
+        """Refuses new work, lets live sequences finish for so long, fails the rest with Unavailable."""
+        with self._lock:
+            self._phase = "draining" if self._phase == "open" else self._phase
+        await asyncio.to_thread(self._drain_and_close, drain_seconds)
+
+    def _drain_and_close(self, drain_seconds: float) -> None:
+        with self._lock:
+            self._work_ended.wait_for(lambda: not self._generations, drain_seconds)
+        self._close(Unavailable(f"The {self._name} stopped before this request had ended. Send it again."))
+        if self._thread.is_alive():
+            self._thread.join()
+        self._release()
+
+    def _work(self) -> None:
+        try:
+            while plan := self._schedule():
+                outcomes = self._run(plan)
+                self._postprocess(plan, outcomes)
+        except Exception as error:
+            _log.exception("The loop of the %s broke.", self._name)
+            self._close(InternalError(f"The {self._name} broke and takes no more work: {_sentence(error)}"))
+
+    def _schedule(self) -> list[Slice[RequestT]]:
+        """Waits until there is something to do; empty means the end."""
+        while True:
+            self._release()
+            with self._lock:
+                plan = self._scheduler.schedule()
+                if plan or self._phase == "closed":
+                    return plan
+                if not self._departed:
+                    self._work_came.wait()
+
+    def _run(self, plan: list[Slice[RequestT]]) -> list[Outcome[OutputT]]:
+        """A step that fails ends the sequences that were in it, and no other."""
+        now = time.perf_counter()
+        for part in plan:
+            clock = part.sequence.clock
+            clock.steps += 1
+            if clock.started is None:
+                clock.started = now
+        try:
+            outcomes = self._runner.run(plan)
+            if len(outcomes) != len(plan):
+                raise InternalError(f"Expected {len(plan)} outcomes of a step; the runner gave {len(outcomes)}.")
+        except Exception as error:
+            _log.exception("A step of the %s failed; its %d requests end.", self._name, len(plan))
+            return [Outcome(error=_as_family(error, self._name))] * len(plan)
+        return outcomes
+
+    def _postprocess(self, plan: list[Slice[RequestT]], outcomes: list[Outcome[OutputT]]) -> None:
+        now = time.perf_counter()
+        mail: _Mail[OutputT] = {}
+        with self._lock:
+            for part, outcome in zip(plan, outcomes, strict=True):
+                self._apply(part, outcome, now, mail)
+        self._deliver(mail)
+
+    def _apply(self, part: Slice[RequestT], outcome: Outcome[OutputT], now: float, mail: _Mail[OutputT]) -> None:
+        sequence = part.sequence
+        if sequence.phase == "ended":
+            return
+        reader = self._generations[sequence.number]
+        if outcome.values:
+            sequence.emitted += len(outcome.values)
+            sequence.clock.first_output = sequence.clock.first_output or now
+        self._scheduler.advance(part)
+        end = None
+        if outcome.finish_reason is not None or outcome.error is not None:
+            end = End(outcome.finish_reason, outcome.error)
+            self._leave(sequence)
+        if outcome.values or end is not None:
+            mail.setdefault(reader[1], []).append((reader[0], outcome.values, end))
+
+    def _leave(self, sequence: Sequence[RequestT]) -> None:
+        """Under the lock: the sequence ends and its pages are free. Its request is released by the thread, which may be
+        computing with it right now."""
+        if sequence.phase == "ended":
+            return
+        self._scheduler.remove(sequence)
+        sequence.clock.ended = time.perf_counter()
+        del self._generations[sequence.number]
+        self._departed.append(sequence.request)
+        if not self._generations:
+            self._work_ended.notify_all()
+
+    def _release(self) -> None:
+        with self._lock:
+            departed, self._departed = self._departed, []
+        for request in departed:
+            self._runner.release(request)
+
+    def _deliver(self, mail: _Mail[OutputT]) -> None:
+        for loop, letters in mail.items():
+            try:
+                loop.call_soon_threadsafe(_hand_over, letters)
+            except RuntimeError:  # the loop is closed: nobody will ever read these
+                self._abandon(loop)
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+                if self._generations[sequence.number][1] is loop:
+                    self._leave(sequence)
+
+    def _close(self, error: AntiphonError) -> None:
+        """Ends every sequence with `error` and lets the thread end."""
+        mail: _Mail[OutputT] = {}
+        with self._lock:
+            self._phase = "closed"
+            for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+                generation, loop = self._generations[sequence.number]
+                mail.setdefault(loop, []).append((generation, (), End(error=error)))
+                self._leave(sequence)
+            self._work_came.notify_all()
+        self._deliver(mail)
+
+
+def _hand_over(letters: Iterable[tuple[Generation[OutputT], tuple[OutputT, ...], End | None]]) -> None:
+    for generation, values, end in letters:
+        generation.receive(values, end)
+
+
+def _as_family(error: Exception, name: str) -> AntiphonError:
+    if isinstance(error, AntiphonError):
+        return error
+    wrapped = InternalError(f"A step of the {name} failed: {_sentence(error)}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -8,9 +8,7 @@ class PagePool:
 
     def __init__(self, page_count: int, page_size: int) -> None:
         if page_count < 1 or page_size < 1:
-            raise ValueError(
-                f"Expected at least one page of at least one row; got {page_count} pages of {page_size} rows."
-            )
+            raise ValueError(f"Expected pages and rows in them; got {page_count} pages of {page_size} rows.")
         self.page_count = page_count
         self.page_size = page_size
         self._free = list(range(page_count - 1, -1, -1))

@@ -1,11 +1,12 @@
 """Which rows of which sequences the next step computes. Bookkeeping only: no tensor, no clock, no thread.
 
-Decodes first, then prefill chunks, oldest first, under one budget of rows a step. Pages are taken on demand; when they
-run out the newest sequence gives its pages back and is computed again later. A sequence that lacks input, or whose reader
-is behind, is passed over and delays nobody.
+Decodes first, then prefill chunks, oldest first, under one budget of rows a step. Pages are taken on demand; when
+none is left the newest sequence gives its pages back and is computed again later. A sequence that lacks input, or whose
+reader is behind, is passed over; what it holds is taken from it only when nobody else can move.
 """
 
 from bisect import insort
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic
 
@@ -18,7 +19,7 @@ from antiphon.errors import AtCapacity, ContextTooLong
 class SchedulerLimits:
     # Sequences that hold pages at one time.
     max_running: int
-    # Sequences that wait for their turn.
+    # Sequences that wait for their turn; preempted ones are not counted.
     max_waiting: int
     # Rows of one step, decodes and prefill chunks together.
     rows_per_step: int
@@ -31,60 +32,133 @@ class SchedulerLimits:
             )
 
 
+class _Plan(Generic[RequestT]):
+    """The slices of one step, at most one a sequence, and the rows that may still be added."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.slices: dict[int, Slice[RequestT]] = {}
+
+    def add(self, sequence: Sequence[RequestT], row_count: int) -> None:
+        first = sequence.computed_rows
+        samples = first + row_count == sequence.total_rows
+        self.slices[sequence.number] = Slice(sequence, first, row_count, samples)
+        self.budget -= row_count
+
+    def drop(self, sequence: Sequence[RequestT]) -> None:
+        dropped = self.slices.pop(sequence.number, None)
+        self.budget += dropped.row_count if dropped else 0
+
+
 class Scheduler(Generic[RequestT]):
+    """`running` and `waiting` are in order of arrival."""
+
     def __init__(self, limits: SchedulerLimits, pool: PagePool) -> None:
         self.limits = limits
         self.pool = pool
         self.running: list[Sequence[RequestT]] = []
         self.waiting: list[Sequence[RequestT]] = []
-        self._next_number = 0
+        self._arrivals = 0
 
     def add(self, sequence: Sequence[RequestT]) -> None:
         """Raises ContextTooLong when it could never fit, AtCapacity when too many wait already."""
         if self.pool.pages_for(sequence.max_rows) > self.pool.page_count:
-            capacity = self.pool.page_count * self.pool.page_size
             raise ContextTooLong(
-                f"Expected at most {capacity} rows of prompt and answer; this request may need {sequence.max_rows}. "
-                f"Shorten the prompt or lower the output limit."
+                f"Expected at most {self.pool.page_count * self.pool.page_size} rows of prompt and answer; this "
+                f"request may need {sequence.max_rows}. Shorten the prompt or lower the limit of the answer."
             )
         if len(self.waiting) >= self.limits.max_waiting:
             raise AtCapacity(f"All {self.limits.max_waiting} places in the queue are taken. Try again soon.")
-        sequence.number = self._next_number
-        self._next_number += 1
+        sequence.number = self._arrivals
+        self._arrivals += 1
         self.waiting.append(sequence)
 
     def schedule(self) -> list[Slice[RequestT]]:
         """The next step; empty when no sequence can be worked on."""
-        plan: dict[int, Slice[RequestT]] = {}
-        budget = self.limits.rows_per_step
-        for sequence in [s for s in self.running if s.pending_rows == 1]:
-            budget -= self._extend(sequence, budget, plan)
-        for sequence in [s for s in self.running if s.pending_rows > 1]:
-            budget -= self._extend(sequence, budget, plan)
-        self._admit(budget, plan)
-        return list(plan.values())
+        plan = self._plan()
+        while not plan.slices and self._take_from_an_idle_one():
+            plan = self._plan()
+        return list(plan.slices.values())
 
-    def advance(self, done: Slice[RequestT], *, ended: bool) -> None:
-        """Counts the rows of a slice that has run."""
-        sequence = done.sequence
-        if sequence.phase == "ended":
-            return
-        sequence.computed_rows = done.first_row + done.row_count
-        sequence.sampled_rows += done.samples
-        if ended:
-            self.remove(sequence)
+    def advance(self, done: Slice[RequestT]) -> None:
+        """Counts the rows of a slice that has run, and the row that its output adds."""
+        done.sequence.computed_rows = done.first_row + done.row_count
+        done.sequence.sampled_rows += done.samples
 
     def remove(self, sequence: Sequence[RequestT]) -> None:
         """Ends a sequence, wherever it is; its pages are free at once."""
-        if sequence.phase == "running":
-            self.running.remove(sequence)
-            self.pool.give_back(sequence.pages)
-        elif sequence.phase == "waiting":
-            self.waiting.remove(sequence)
+        if sequence.phase == "ended":
+            return
+        (self.running if sequence.phase == "running" else self.waiting).remove(sequence)
+        self.pool.give_back(sequence.pages)
         sequence.phase = "ended"
 
-    def _extend(self, sequence: Sequence[RequestT], budget: int, plan: dict[int, Slice[RequestT]]) -> int:
-        raise NotImplementedError
+    def _plan(self) -> _Plan[RequestT]:
+        plan: _Plan[RequestT] = _Plan(self.limits.rows_per_step)
+        decodes, prefills = [], []
+        for sequence in self.running:
+            pending = sequence.pending_rows
+            if pending == 1:
+                decodes.append(sequence)
+            elif pending > 1:
+                prefills.append(sequence)
+        self._extend(plan, decodes)
+        self._extend(plan, prefills)
+        self._admit(plan)
+        return plan
 
-    def _admit(self, budget: int, plan: dict[int, Slice[RequestT]]) -> None:
-        raise NotImplementedError
+    def _extend(self, plan: _Plan[RequestT], sequences: Iterable[Sequence[RequestT]]) -> None:
+        for sequence in sequences:
+            if sequence.phase != "running" or plan.budget < 1:
+                continue
+            rows = min(sequence.pending_rows, plan.budget, self._room(plan, sequence))
+            if rows > 0:
+                missing = self.pool.pages_for(sequence.computed_rows + rows) - len(sequence.pages)
+                if missing > 0:
+                    sequence.pages += self.pool.take(missing)
+                plan.add(sequence, rows)
+
+    def _room(self, plan: _Plan[RequestT], sequence: Sequence[RequestT]) -> int:
+        """Rows for which there are pages; makes room for one by preempting newer sequences."""
+        while True:
+            pages = len(sequence.pages) + self.pool.free_count
+            room = pages * self.pool.page_size - sequence.computed_rows
+            newest = self.running[-1]
+            if room > 0 or newest is sequence:
+                return room
+            plan.drop(newest)
+            self._preempt(newest)
+
+    def _admit(self, plan: _Plan[RequestT]) -> None:
+        """Those that can go on to an output come first; others may compute ahead with what is left."""
+        if not self.waiting:
+            return
+        ready = [s for s in self.waiting if s.can_sample]
+        ahead = [s for s in self.waiting if not s.can_sample and s.pending_rows > 0]
+        for sequence in ready + ahead:
+            pages = self.pool.pages_for(sequence.pending_rows)
+            if len(self.running) >= self.limits.max_running or plan.budget < 1 or pages > self.pool.free_count:
+                return
+            self.waiting.remove(sequence)
+            sequence.phase = "running"
+            insort(self.running, sequence, key=_number)
+            self._extend(plan, [sequence])
+
+    def _preempt(self, sequence: Sequence[RequestT]) -> None:
+        self.running.remove(sequence)
+        self.pool.give_back(sequence.pages)
+        sequence.computed_rows = 0
+        sequence.phase = "waiting"
+        insort(self.waiting, sequence, key=_number)
+
+    def _take_from_an_idle_one(self) -> bool:
+        """Nobody can move: if that is for want of what an idle sequence holds, the newest idle one gives it up."""
+        stuck = any(s.can_sample for s in self.waiting) or any(s.pending_rows > 0 for s in self.running)
+        idle = [s for s in self.running if s.pending_rows == 0]
+        if stuck and idle:
+            self._preempt(idle[-1])
+        return stuck and bool(idle)
+
+
+def _number(sequence: Sequence[RequestT]) -> int:
+    return sequence.number

@@ -2,12 +2,12 @@
 
 A sequence is rows. Its prompt has `prompt_rows`; every output that it samples adds one. A row can be computed once its
 input exists: `available_rows` says how far the inputs reach (rows of media still being encoded, or a Talker waiting
-for text, hold it back). The output is sampled from the last of all rows, and only from that one.
+for text, hold it back). An output is sampled from the last of all rows, and only from that one.
 """
 
 import sys
 from dataclasses import dataclass, field
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 # For available_rows: every input that will ever be needed is there.
 ALL_ROWS: Final = sys.maxsize
@@ -33,17 +33,21 @@ class Timings:
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds of one monotonic clock."""
+    """Moments in the life of a request, in seconds of one monotonic clock."""
 
     arrived: float
     started: float | None = None
     first_output: float | None = None
+    ended: float | None = None
     steps: int = 0
 
     def timings(self, now: float) -> Timings:
-        started = now if self.started is None else self.started
+        ended = now if self.ended is None else self.ended
+        started = ended if self.started is None else self.started
         first = started if self.first_output is None else self.first_output
-        return Timings((started - self.arrived) * 1e3, (first - started) * 1e3, (now - self.arrived) * 1e3, self.steps)
+        return Timings(
+            (started - self.arrived) * 1e3, (first - started) * 1e3, (ended - self.arrived) * 1e3, self.steps
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -52,21 +56,21 @@ class Sequence(Generic[RequestT]):
 
     request: RequestT
     prompt_rows: int
-    # Rows at the longest end; what the sequence may ever need of the key/value store.
+    # Rows at the longest end: what the sequence may ever need of the key/value store.
     max_rows: int
     available_rows: int = ALL_ROWS
     # Outputs that may wait for their reader before the sequence pauses.
     max_untaken: int = ALL_ROWS
     clock: Clock = field(default_factory=lambda: Clock(0.0))
 
-    # Set by the scheduler: order of arrival.
+    # The order of arrival; like the three below it, the scheduler's to set.
     number: int = -1
     phase: Phase = "waiting"
+    pages: list[int] = field(default_factory=list)
     computed_rows: int = 0
     # Rows that exist because an output was sampled.
     sampled_rows: int = 0
-    pages: list[int] = field(default_factory=list)
-    # Written by the engine's thread, and by the reader's.
+    # Outputs given by the engine, and taken by the reader: each is written by one thread only.
     emitted: int = 0
     taken: int = 0
 
@@ -75,18 +79,17 @@ class Sequence(Generic[RequestT]):
         return self.prompt_rows + self.sampled_rows
 
     @property
-    def ready_rows(self) -> int:
-        return min(self.available_rows, self.total_rows)
+    def is_full(self) -> bool:
+        """Its reader is behind: it pauses."""
+        return self.emitted - self.taken >= self.max_untaken
 
     @property
     def pending_rows(self) -> int:
-        """Rows that the next steps can compute."""
-        return 0 if self.is_full else self.ready_rows - self.computed_rows
-
-    @property
-    def is_full(self) -> bool:
-        """Its reader is behind; it pauses."""
-        return self.emitted - self.taken >= self.max_untaken
+        """Rows that could be computed now."""
+        if self.emitted - self.taken >= self.max_untaken:
+            return 0
+        total = self.prompt_rows + self.sampled_rows
+        return (total if self.available_rows >= total else self.available_rows) - self.computed_rows
 
     @property
     def can_sample(self) -> bool:
@@ -94,8 +97,7 @@ class Sequence(Generic[RequestT]):
         return self.available_rows >= self.total_rows and not self.is_full
 
 
-@dataclass(frozen=True, slots=True)
-class Slice(Generic[RequestT]):
+class Slice(NamedTuple, Generic[RequestT]):
     """Rows [first_row, first_row + row_count) of a sequence, computed in one step."""
 
     sequence: Sequence[RequestT]

@@ -1,0 +1,97 @@
+"""One request as its reader sees it: an async iterator of outputs, fed by the decoder's thread."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from antiphon.engine.sequence import FinishReason, RequestT, Sequence, Timings
+from antiphon.errors import AntiphonError
+
+OutputT = TypeVar("OutputT")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why no more outputs come: finished, failed, or (neither) cancelled."""
+
+    finish_reason: FinishReason | None = None
+    error: AntiphonError | None = None
+
+
+class Engine(Protocol[RequestT]):
+    """What a generation asks of its decoder."""
+
+    def extend(self, sequence: Sequence[RequestT], available_rows: int) -> None: ...
+
+    def cancel(self, sequence: Sequence[RequestT]) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+class Generation(Generic[OutputT]):
+    """One reader, on the event loop that submitted it. Ends when the request has finished or was cancelled; raises what
+    made it fail."""
+
+    def __init__(self, engine: Engine[RequestT], sequence: Sequence[RequestT], loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self._loop = loop
+        self._values: deque[OutputT] = deque()
+        self._end: End | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[OutputT]:
+        return self
+
+    async def __anext__(self) -> OutputT:
+        while not self._values and self._end is None:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        if self._values:
+            return self._take()
+        if self._end is not None and self._end.error is not None:
+            raise self._end.error
+        raise StopAsyncIteration
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Known after the last output; None when it was cancelled or failed."""
+        return None if self._end is None else self._end.finish_reason
+
+    @property
+    def timings(self) -> Timings:
+        """So far, or of the whole once it has ended."""
+        return self._sequence.clock.timings(time.perf_counter())
+
+    def extend(self, available_rows: int) -> None:
+        """More input exists. Put it into the request first: the engine's thread reads rows below `available_rows`."""
+        self._engine.extend(self._sequence, available_rows)
+
+    def cancel(self) -> None:
+        """Frees its pages at once; outputs not yet read are dropped. Harmless after the end."""
+        self._values.clear()
+        self._engine.cancel(self._sequence)
+        self.receive((), End())
+
+    async def aclose(self) -> None:
+        """The same, for contextlib.aclosing."""
+        self.cancel()
+
+    def receive(self, values: tuple[OutputT, ...], end: End | None) -> None:
+        """For the decoder, on the reader's event loop."""
+        if self._end is not None:
+            return
+        self._values.extend(values)
+        self._end = end
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _take(self) -> OutputT:
+        was_full = self._sequence.is_full
+        self._sequence.taken += 1
+        if was_full and not self._sequence.is_full:
+            self._engine.wake()
+        return self._values.popleft()
