@@ -1,9 +1,10 @@
 """The four streaming methods of the wire: which stage answers, where, and with what messages."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+import grpc
 from google.protobuf.message import Message
 
 from antiphon.telemetry.names import StageName
@@ -16,6 +17,9 @@ from antiphon.v1.thinker_service_pb2 import GenerateRequest, GenerateResponse
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
 
+# How a service answers a stream: (requests, grpc.aio.ServicerContext) -> answers.
+Answer = Callable[[AsyncIterator[RequestT], Any], AsyncGenerator[ResponseT, None]]
+
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod(Generic[RequestT, ResponseT]):
@@ -25,11 +29,19 @@ class StreamMethod(Generic[RequestT, ResponseT]):
     # Such as "antiphon.v1.TalkerService/Speak": the span's name, too.
     full_name: str
     encode_request: Callable[[RequestT], bytes]
+    decode_request: Callable[[bytes], RequestT]
+    encode_response: Callable[[ResponseT], bytes]
     decode_response: Callable[[bytes], ResponseT]
 
     @property
     def path(self) -> str:
         return f"/{self.full_name}"
+
+    def add_to_server(self, server: grpc.aio.Server, answer: Answer[RequestT, ResponseT]) -> None:
+        """What the generated add_..._to_server does, with types."""
+        handler = grpc.stream_stream_rpc_method_handler(answer, self.decode_request, self.encode_response)
+        name = self.full_name.rpartition("/")[2]
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self.service, {name: handler}),))
 
 
 def _method(
@@ -42,6 +54,8 @@ def _method(
         service=descriptor.full_name,
         full_name=f"{descriptor.full_name}/{method.name}",
         encode_request=request.SerializeToString,
+        decode_request=request.FromString,
+        encode_response=response.SerializeToString,
         decode_response=response.FromString,
     )
 
