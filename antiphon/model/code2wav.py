@@ -1,0 +1,185 @@
+"""Code2Wav: frames of codes to 24 kHz sound, whole or frame by frame with carried state, the same samples exactly."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from antiphon.model.causal_convolution import Causal, CausalConv, DepthwiseConv, Snake, Tails, UpsamplingConv
+from antiphon.model.code2wav_transformer import KeyValueWindow, PreTransformer
+from antiphon.model.config import Code2WavConfig, OmniConfig
+from antiphon.model.weights import Checkpoint
+
+# Frames computed at once: bounds the memory of a long push; more gains nothing.
+PUSH_FRAMES = 32
+_DILATIONS = (1, 3, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Code2WavState:
+    """All that a stream remembers, as plain tensors: enough to go on elsewhere."""
+
+    frame_count: int
+    # (layers, keys and values, heads, frames in sight, head width)
+    keys_values: Tensor
+    # The last inputs of every causal layer, each (1, rows, channels).
+    tails: tuple[Tensor, ...]
+
+
+class Code2Wav(nn.Module):
+    def __init__(self, config: Code2WavConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.code_embedding = _Table(config.codebook_size * config.quantizers, config.width)
+        self.pre_transformer = PreTransformer(config)
+        self.upsample = nn.ModuleList(
+            nn.ModuleList([UpsamplingConv(config.width, config.width, ratio, 1), _ConvNext(config.width)])
+            for ratio in config.upsampling_ratios
+        )
+        self.decoder = nn.ModuleList(_decoder_layers(config))
+        self._causal = [module for module in self.modules() if isinstance(module, Causal)]
+        for slot, layer in enumerate(self._causal):
+            layer.slot = slot
+
+    @classmethod
+    def load(
+        cls, checkpoint: Checkpoint, config: OmniConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> "Code2Wav":
+        """Reads `code2wav.*` only. Raises CheckpointError when the checkpoint cannot speak or lacks a tensor."""
+        with torch.device("meta"):
+            model = cls(config.require_code2wav())
+        checkpoint.fill(model, "code2wav.", dtype=dtype, device=device)
+        for module in model.modules():
+            if isinstance(module, Causal | Snake):
+                module.pack()
+        return model.eval()
+
+    @property
+    def samples_per_frame(self) -> int:
+        return prod(self.config.upsample_rates) * prod(self.config.upsampling_ratios)
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples that wait for the frame after them: n frames give n * samples_per_frame less this many."""
+        rows = 0
+        for rate in self.config.upsample_rates:
+            rows = (rows + 1) * rate
+        return rows
+
+    def stream(self, state: Code2WavState | None = None) -> "Code2WavStream":
+        """A new stream, or one that goes on from an exported state."""
+        return Code2WavStream(self, state)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes (frames, quantizers) of a whole speech -> float32 (samples,)."""
+        return self.stream().push(codes)
+
+    def forward(self, codes: Tensor, window: KeyValueWindow, tails: Tails) -> Tensor:
+        """The samples that become final with the frames `codes` (frames, quantizers), that follow those in `window`."""
+        offsets = torch.arange(self.config.quantizers, device=codes.device) * self.config.codebook_size
+        embedded: Tensor = self.code_embedding(codes + offsets).mean(1)
+        rows: Tensor = self.pre_transformer(embedded, window)[None]
+        for layer in chain.from_iterable(cast("Iterable[nn.ModuleList]", self.upsample)):
+            rows = layer(rows, tails)
+        for layer in self.decoder:
+            rows = layer(rows) if isinstance(layer, Snake) else layer(rows, tails)
+        return rows[0, :, 0].clamp(-1.0, 1.0).float()
+
+    def new_window(self) -> KeyValueWindow:
+        weight = self.code_embedding.weight
+        return KeyValueWindow(self.config, PUSH_FRAMES, dtype=weight.dtype, device=weight.device)
+
+    def new_tails(self) -> Tails:
+        return [layer.first_tail(1, self.code_embedding.weight) for layer in self._causal]
+
+
+class Code2WavStream:
+    """One speech, decoded as its frames come. Equal to one decode of all frames for any grouping of the pushes."""
+
+    def __init__(self, model: Code2Wav, state: Code2WavState | None = None) -> None:
+        self._model = model
+        self._window, self._tails = model.new_window(), model.new_tails()
+        if state is not None:
+            device = model.code_embedding.weight.device
+            self._window.restore(state.keys_values.to(device), state.frame_count)
+            self._tails = [tail.to(device) for tail in state.tails]
+
+    @property
+    def frame_count(self) -> int:
+        return self._window.frame_count
+
+    @torch.inference_mode()
+    def push(self, codes: Tensor) -> Tensor:
+        """codes (n, quantizers), integers below the codebook size -> float32 samples that are final now, on the CPU."""
+        device = self._model.code_embedding.weight.device
+        parts = torch.split(codes.to(device=device, dtype=torch.int64), PUSH_FRAMES)
+        samples = [self._model(part, self._window, self._tails) for part in parts if len(part)]
+        return torch.cat(samples).cpu() if samples else torch.empty(0)
+
+    def state(self) -> Code2WavState:
+        """A copy, unharmed by later pushes."""
+        return Code2WavState(self.frame_count, self._window.export(), tuple(tail.clone() for tail in self._tails))
+
+
+class _Table(nn.Module):
+    """An embedding; nn.Embedding would draw random weights first, whose code takes a second to import."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rows, width))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return nn.functional.embedding(ids, self.weight)
+
+
+class _ConvNext(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dwconv = DepthwiseConv(channels, 7)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.empty(channels))
+
+    def forward(self, rows: Tensor, tails: Tails) -> Tensor:
+        hidden = self.pwconv1(self.norm(self.dwconv(rows, tails)))
+        refined: Tensor = self.gamma * self.pwconv2(nn.functional.gelu(hidden))
+        return rows + refined
+
+
+class _ResidualUnit(nn.Module):
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.act1, self.conv1 = Snake(channels), CausalConv(channels, channels, 7, dilation)
+        self.act2, self.conv2 = Snake(channels), CausalConv(channels, channels, 1)
+
+    def forward(self, rows: Tensor, tails: Tails) -> Tensor:
+        refined: Tensor = self.conv2(self.act2(self.conv1(self.act1(rows), tails)), tails)
+        return rows + refined
+
+
+class _DecoderBlock(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int, rate: int) -> None:
+        super().__init__()
+        units = [_ResidualUnit(channels_out, dilation) for dilation in _DILATIONS]
+        self.block = nn.ModuleList([Snake(channels_in), UpsamplingConv(channels_in, channels_out, rate, 2), *units])
+
+    def forward(self, rows: Tensor, tails: Tails) -> Tensor:
+        activate, *layers = self.block
+        rows = activate(rows)
+        for layer in layers:
+            rows = layer(rows, tails)
+        return rows
+
+
+def _decoder_layers(config: Code2WavConfig) -> Iterable[nn.Module]:
+    widths = [config.decoder_width // 2**level for level in range(len(config.upsample_rates) + 1)]
+    yield CausalConv(config.width, widths[0], 7)
+    for (channels_in, channels_out), rate in zip(pairwise(widths), config.upsample_rates, strict=True):
+        yield _DecoderBlock(channels_in, channels_out, rate)
+    yield Snake(widths[-1])
+    yield CausalConv(widths[-1], 1, 7)
