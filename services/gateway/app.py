@@ -1,0 +1,87 @@
+"""The gateway as an ASGI application: everything is made here once and handed down."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import httpx
+from fastapi import FastAPI
+
+from antiphon.prompt.prompt import PromptBuilder
+from antiphon.telemetry.metrics import Metrics, process_metrics
+from antiphon.wire.stages import Stages
+from services.gateway import openapi
+from services.gateway.chat_route import ChatRoute
+from services.gateway.config import GatewaySettings
+from services.gateway.error_envelope import install_handlers
+from services.gateway.health import ReadinessCheck, StageProbe, always_ready, health_router
+from services.gateway.media_source import MediaSource
+from services.gateway.messages import MessageReader
+from services.gateway.models import models_router
+from services.gateway.request_span import RequestSpan
+from services.gateway.served_model import read_served_model
+from services.gateway.transcripts import MemoryTranscripts
+from services.gateway.turn import Conductor
+from services.gateway.turn_gate import TurnGate
+from services.gateway.turn_messages import TurnLimits
+
+
+def create_app(
+    settings: GatewaySettings, stages: Stages, probe: StageProbe = always_ready, metrics: Metrics | None = None
+) -> FastAPI:
+    """`stages` belong to the caller, who closes them. `app.state.readiness` is the ReadinessCheck of /readyz."""
+    metrics = metrics or process_metrics()
+    media_client = httpx.AsyncClient(follow_redirects=False)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with media_client:
+            yield
+
+    app = FastAPI(
+        title="Antiphon",
+        version=version("antiphon"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.readiness = ReadinessCheck(probe)
+    install_handlers(app)
+    app.add_middleware(RequestSpan, metrics=metrics)
+    _add_routes(app, settings, stages, media_client, metrics)
+    app.openapi = openapi.published(app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_routes(
+    app: FastAPI, settings: GatewaySettings, stages: Stages, media_client: httpx.AsyncClient, metrics: Metrics
+) -> None:
+    model = read_served_model(settings)
+    transcripts = MemoryTranscripts(settings.transcript_count, settings.transcript_seconds)
+    limits = TurnLimits(
+        context_tokens=model.context_tokens,
+        talker_context_rows=model.talker_context_rows,
+        default_answer_tokens=settings.default_answer_tokens,
+        media_seconds=settings.media_seconds,
+    )
+    chat = ChatRoute(
+        settings=settings,
+        model=model,
+        conductor=Conductor(stages, PromptBuilder(settings.checkpoint), limits, settings),
+        reader=MessageReader(settings, MediaSource(settings, media_client), transcripts),
+        transcripts=transcripts,
+        gate=TurnGate(settings, metrics),
+        metrics=metrics,
+    )
+    app.add_api_route(
+        "/v1/chat/completions",
+        chat.answer,
+        methods=["POST"],
+        summary="Answer a conversation in text and speech",
+        response_model=None,
+        responses=openapi.CHAT_RESPONSES,
+        openapi_extra=openapi.CHAT_BODY,
+    )
+    app.include_router(models_router(model), responses=openapi.NOT_FOUND)
+    app.include_router(health_router(app.state.readiness, metrics))

@@ -1,0 +1,194 @@
+"""A turn's events in OpenAI's words: the chunks of a stream in their exact order, or one JSON answer."""
+
+import asyncio
+import base64
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+import numpy as np
+
+from antiphon.telemetry.first_packet import FirstPacket
+from services.gateway.audio_formats import encode_file, pcm16
+from services.gateway.openai_request import AudioFormat
+from services.gateway.openai_response import (
+    AnswerMessage,
+    Audio,
+    AudioDelta,
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+    Delta,
+    FirstPacketKey,
+    TurnTimings,
+    usage_of,
+)
+from services.gateway.transcripts import Transcripts
+from services.gateway.turn_request import FinishReason, SpeechDelta, TextDelta, TurnEnd, TurnEvent
+from services.gateway.turn_watch import TurnWatch
+
+KEEP_ALIVE: Final = b": ping\n\n"
+_DONE: Final = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    model_id: str
+    # None writes text only.
+    audio_format: AudioFormat | None
+    include_usage: bool
+    include_timings: bool
+    trace_id: str | None
+
+
+class ChatAnswer:
+    """One answer on its way out."""
+
+    def __init__(self, options: AnswerOptions, watch: TurnWatch, transcripts: Transcripts) -> None:
+        self._options, self._watch, self._transcripts = options, watch, transcripts
+        self.answer_id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._audio_id = f"audio_{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._fingerprint = f"antiphon-{version('antiphon')}"
+        self._texts: list[str] = []
+
+    async def chunks(self, events: AsyncGenerator[TurnEvent | None, None]) -> AsyncGenerator[bytes, None]:
+        """Server-sent events; a missing event is a while without one."""
+        is_open = False
+        async with aclosing(events):
+            async for event in events:
+                if event is None:
+                    yield KEEP_ALIVE
+                    continue
+                if not is_open:
+                    is_open = True
+                    yield self._opening()
+                for frame in self._frames(event):
+                    yield frame
+                self._watch_sent(event)
+
+    async def whole(self, events: AsyncIterator[TurnEvent]) -> ChatCompletion:
+        waves = [np.zeros(0, np.float32)]
+        end: TurnEnd | None = None
+        async for event in events:
+            match event:
+                case TextDelta(text):
+                    self._texts.append(text)
+                case SpeechDelta(samples):
+                    waves.append(samples)
+                case TurnEnd():
+                    end = event
+        if end is None:
+            raise RuntimeError("a turn ends with a TurnEnd")
+        self._watch.ended(end)
+        message = await self._message(np.concatenate(waves))
+        return ChatCompletion(
+            id=self.answer_id,
+            created=self._created,
+            model=self._options.model_id,
+            choices=[Choice(message=message, finish_reason=end.finish_reason)],
+            usage=usage_of(end),
+            system_fingerprint=self._fingerprint,
+            timings=self._timings(end),
+        )
+
+    async def _message(self, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> AnswerMessage:
+        transcript = "".join(self._texts)
+        if self._options.audio_format is None:
+            return AnswerMessage(content=transcript)
+        file = await asyncio.to_thread(encode_file, samples, self._options.audio_format)
+        expires_at = self._transcripts.keep(self._audio_id, transcript)
+        data = base64.b64encode(file).decode()
+        return AnswerMessage(
+            content=None, audio=Audio(id=self._audio_id, data=data, transcript=transcript, expires_at=expires_at)
+        )
+
+    @property
+    def _speaks(self) -> bool:
+        return self._options.audio_format is not None
+
+    def _opening(self) -> bytes:
+        return self._delta(Delta(role="assistant", content=None if self._speaks else "", refusal=None))
+
+    def _frames(self, event: TurnEvent) -> list[bytes]:
+        match event:
+            case TextDelta(text):
+                return [self._text(text)]
+            case SpeechDelta(samples):
+                data = base64.b64encode(pcm16(samples)).decode()
+                return [self._delta(Delta(audio=AudioDelta(id=self._audio_id, data=data)))]
+            case TurnEnd():
+                return self._closing(event)
+
+    def _watch_sent(self, event: TurnEvent) -> None:
+        """A packet of a spoken answer is one with sound; of a written one, text."""
+        if isinstance(event, SpeechDelta if self._speaks else TextDelta):
+            self._watch.packet_sent(has_sound=self._speaks)
+
+    def _text(self, text: str) -> bytes:
+        """With speech the text of the answer is its transcript."""
+        if not self._speaks:
+            return self._delta(Delta(content=text))
+        self._texts.append(text)
+        return self._delta(Delta(audio=AudioDelta(id=self._audio_id, transcript=text)))
+
+    def _closing(self, end: TurnEnd) -> list[bytes]:
+        self._watch.ended(end)
+        frames = []
+        if self._speaks:
+            expires_at = self._transcripts.keep(self._audio_id, "".join(self._texts))
+            frames.append(self._delta(Delta(audio=AudioDelta(expires_at=expires_at))))
+        frames.append(self._delta(Delta(), end.finish_reason))
+        if self._options.include_usage or self._options.include_timings:
+            frames.append(self._last(end))
+        return [*frames, _DONE]
+
+    def _delta(self, delta: Delta, finish_reason: FinishReason | None = None) -> bytes:
+        chunk = self._chunk([ChunkChoice(index=0, delta=delta, finish_reason=finish_reason, logprobs=None)])
+        if self._options.include_usage:
+            chunk.usage = None  # sent as null, since it is set
+        return _frame(chunk)
+
+    def _last(self, end: TurnEnd) -> bytes:
+        chunk = self._chunk([])
+        if self._options.include_usage:
+            chunk.usage = usage_of(end)
+        if self._options.include_timings:
+            chunk.timings = self._timings(end)
+        return _frame(chunk)
+
+    def _chunk(self, choices: list[ChunkChoice]) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
+            id=self.answer_id,
+            object="chat.completion.chunk",
+            created=self._created,
+            model=self._options.model_id,
+            choices=choices,
+            system_fingerprint=self._fingerprint,
+        )
+
+    def _timings(self, end: TurnEnd) -> TurnTimings | None:
+        if not self._options.include_timings:
+            return None
+        packet = self._watch.first_packet
+        return TurnTimings(
+            trace_id=self._options.trace_id,
+            first_packet_ms=_first_packet_ms(packet) if packet else None,
+            stages=dict(end.stage_timings),
+        )
+
+
+def _first_packet_ms(packet: FirstPacket) -> dict[FirstPacketKey, float]:
+    told: dict[FirstPacketKey, float] = {"total": packet.total_ms}
+    told.update(packet.parts_ms.items())
+    return told
+
+
+def _frame(chunk: ChatCompletionChunk) -> bytes:
+    """ASCII, since some clients break lines at every Unicode line separator; only what was set."""
+    return b"data: " + chunk.model_dump_json(exclude_unset=True, ensure_ascii=True).encode() + b"\n\n"

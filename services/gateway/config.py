@@ -1,0 +1,48 @@
+"""Every knob and bound of the gateway, from ANTIPHON_GATEWAY_ variables; units are in the names."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class GatewaySettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ANTIPHON_GATEWAY_", frozen=True, extra="ignore")
+
+    # The checkpoint that the stages serve; the gateway reads its configuration, template and tokenizer only.
+    checkpoint: Path
+    # What clients write in `model`; unset takes "antiphon-" and the checkpoint's directory name.
+    model_id: str | None = None
+    model_aliases: tuple[str, ...] = ()
+    # Used when a request names none; a checkpoint without it uses the first of its own.
+    default_voice: str = "ethan"
+
+    # One request.
+    body_bytes: int = Field(48 << 20, gt=0)
+    body_seconds: float = Field(60.0, gt=0)
+    message_count: int = Field(1024, gt=0)
+    text_characters: int = Field(400_000, gt=0)
+    # All media of a request together, decoded from base64.
+    media_bytes: int = Field(32 << 20, gt=0)
+    media_count: int = Field(32, gt=0)
+    media_seconds: float = Field(600.0, gt=0)
+    # Written when a request sets no bound of its own.
+    default_answer_tokens: int = Field(2048, gt=0)
+    speech_seconds: float = Field(300.0, gt=0)
+    turn_seconds: float = Field(600.0, gt=0)
+
+    # All requests together.
+    concurrent_turns: int = Field(128, gt=0)
+    retry_after_seconds: float = Field(1.0, gt=0, le=120)
+
+    # Streams.
+    event_queue_items: int = Field(64, gt=0)
+    keep_alive_seconds: float = Field(15.0, gt=0)
+
+    # Spoken answers that a later request may refer to by id; the oldest are forgotten first.
+    transcript_seconds: float = Field(3600.0, gt=0)
+    transcript_count: int = Field(10_000, gt=0)
+
+    # Hosts (exact names, or name:port) that media may be fetched from; none by default.
+    remote_media_hosts: frozenset[str] = frozenset()
+    remote_media_seconds: float = Field(10.0, gt=0)

@@ -1,0 +1,76 @@
+"""Whether the gateway lives and its stages can answer, and its metrics; needs no key, tells no tenant's data."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from antiphon.telemetry.metrics import CONTENT_TYPE, Metrics
+from antiphon.telemetry.names import StageName
+
+# Asks every stage whether it serves, for instance by grpc.health.v1.
+StageProbe = Callable[[], Awaitable[Mapping[StageName, bool]]]
+
+_PROBE_SECONDS: Final = 2.0
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    status: Literal["ready", "not_ready", "draining"]
+    stages: dict[StageName, bool]
+
+
+class ReadinessCheck:
+    """Ready while every stage serves; a host sets `is_draining` before it stops."""
+
+    def __init__(self, probe: StageProbe) -> None:
+        self._probe = probe
+        self.is_draining = False
+
+    async def read(self) -> Readiness:
+        if self.is_draining:
+            return Readiness(status="draining", stages={})
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                stages = dict(await self._probe())
+        except Exception:  # whatever keeps a probe from answering: the stages cannot be reached
+            return Readiness(status="not_ready", stages={})
+        return Readiness(status="ready" if all(stages.values()) else "not_ready", stages=stages)
+
+
+async def always_ready() -> Mapping[StageName, bool]:
+    """The probe of stages that live in the same process as the gateway."""
+    return {}
+
+
+def health_router(readiness: ReadinessCheck, metrics: Metrics) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health", summary="Lives")
+    @router.get("/healthz", summary="Lives")
+    async def live() -> Health:
+        return Health()
+
+    @router.get(
+        "/readyz", summary="Ready for requests", response_model=Readiness, responses={503: {"model": Readiness}}
+    )
+    async def ready() -> Response:
+        found = await readiness.read()
+        return JSONResponse(found.model_dump(), 200 if found.status == "ready" else 503)
+
+    @router.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def prometheus() -> Response:
+        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+
+    return router

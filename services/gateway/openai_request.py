@@ -1,0 +1,174 @@
+"""The body of POST /v1/chat/completions, as published in the OpenAPI: OpenAI's fields and the extensions we serve.
+
+Unknown fields are ignored, since every SDK release adds some; null means unset for every optional field. What is known
+but not served yet is accepted here as any JSON and refused with a sentence in `request_validation`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
+
+AudioFormat = Literal["wav", "pcm16", "flac", "mp3", "opus", "aac"]
+InputAudioFormat = Literal["wav", "mp3", "flac", "ogg"]
+
+
+class RequestPart(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class TextPart(RequestPart):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(RequestPart):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(RequestPart):
+    url: str = Field(description="A data: URL, or https where this server allows the host.")
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+class ImagePart(RequestPart):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class InputAudio(RequestPart):
+    data: str = Field(description="Base64, or a data: URL.")
+    format: InputAudioFormat | None = None
+
+
+class InputAudioPart(RequestPart):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+class MediaUrl(RequestPart):
+    url: str = Field(description="A data: URL, or https where this server allows the host.")
+
+
+class AudioUrlPart(RequestPart):
+    type: Literal["audio_url"]
+    audio_url: MediaUrl
+
+
+class VideoUrlPart(RequestPart):
+    type: Literal["video_url"]
+    video_url: MediaUrl
+
+
+UserPart = Annotated[TextPart | ImagePart | InputAudioPart | AudioUrlPart | VideoUrlPart, Field(discriminator="type")]
+AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
+def _text_or_parts(content: object) -> str | None:
+    return "text" if isinstance(content, str) else "parts" if isinstance(content, list) else None
+
+
+Content = Discriminator(
+    _text_or_parts,
+    custom_error_type="content_type",
+    custom_error_message="Input should be a string or an array of content parts",
+)
+SystemContent = Annotated[Annotated[str, Tag("text")] | Annotated[list[TextPart], Tag("parts")], Content]
+UserContent = Annotated[Annotated[str, Tag("text")] | Annotated[list[UserPart], Tag("parts")], Content]
+AssistantContent = Annotated[Annotated[str, Tag("text")] | Annotated[list[AssistantPart], Tag("parts")], Content]
+
+
+class SystemMessage(RequestPart):
+    role: Literal["system", "developer"]
+    content: SystemContent
+
+
+class UserMessage(RequestPart):
+    role: Literal["user"]
+    content: UserContent
+
+
+class SpokenBefore(RequestPart):
+    id: str = Field(description="`audio.id` of an earlier answer; its transcript takes the place of the content.")
+
+
+class AssistantMessage(RequestPart):
+    role: Literal["assistant"]
+    content: AssistantContent | None = None
+    refusal: str | None = None
+    audio: SpokenBefore | None = None
+    tool_calls: list[JsonValue] | None = None
+    function_call: JsonValue = None
+
+
+class ToolMessage(RequestPart):
+    """Not served yet: refused with a sentence."""
+
+    role: Literal["tool", "function"]
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class VoiceId(RequestPart):
+    id: str
+
+
+class AudioOutput(RequestPart):
+    voice: str | VoiceId | None = Field(default=None, description="ethan, chelsie, aiden, or one of OpenAI's names.")
+    format: AudioFormat | None = Field(default=None, description="wav unless streamed; a stream is always pcm16.")
+
+
+class StreamOptions(RequestPart):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    include_timings: bool | None = Field(default=None, description="Extension: where the time went, in the last chunk.")
+
+
+class MediaOptions(RequestPart):
+    use_audio_in_video: bool | None = None
+    fps: float | None = Field(default=None, gt=0, le=30, description="Frames a second of video; 2 when unset.")
+
+
+class TemplateOptions(RequestPart):
+    enable_thinking: bool | None = None
+
+
+class ChatCompletionRequest(RequestPart):
+    model: str
+    messages: list[Message] = Field(min_length=1)
+    modalities: list[Literal["text", "audio"]] | None = Field(default=None, min_length=1)
+    audio: AudioOutput | None = Field(default=None, description="Required when modalities ask for audio.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, json_schema_extra={"deprecated": True})
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy; unset: the checkpoint's.")
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1, le=1_000_000, description="Extension: -1 or 0 keeps every token.")
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
+    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    stop: str | list[str] | None = None
+    n: int | None = Field(default=None, description="1 is the only value served.")
+
+    talker_temperature: float | None = Field(default=None, ge=0, le=2, description="Extension: of the speech.")
+    talker_top_k: int | None = Field(default=None, ge=-1, le=1_000_000)
+    talker_top_p: float | None = Field(default=None, ge=0, le=1)
+    talker_repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    mm_processor_kwargs: MediaOptions | None = None
+
+    # Known, and refused unless they ask for nothing.
+    tools: list[JsonValue] | None = None
+    tool_choice: JsonValue = None
+    functions: list[JsonValue] | None = None
+    function_call: JsonValue = None
+    response_format: JsonValue = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    min_p: float | None = None
+    enable_thinking: bool | None = None
+    chat_template_kwargs: TemplateOptions | None = None

@@ -1,0 +1,60 @@
+"""The published OpenAPI: what the code accepts and answers, errors included."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from services.gateway.error_envelope import ErrorEnvelope
+from services.gateway.openai_request import ChatCompletionRequest
+from services.gateway.openai_response import ChatCompletion, ChatCompletionChunk
+
+_REF: Final = "#/components/schemas/{model}"
+_Responses = dict[int | str, dict[str, Any]]
+
+NOT_FOUND: Final[_Responses] = {404: {"model": ErrorEnvelope, "description": "Unknown model."}}
+CHAT_RESPONSES: Final[_Responses] = {
+    200: {
+        "model": ChatCompletion,
+        "description": "The answer; with stream=true server-sent events of chat.completion.chunk, then [DONE].",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    400: {"model": ErrorEnvelope, "description": "The request is wrong; the sentence says how."},
+    404: {"model": ErrorEnvelope, "description": "Unknown model."},
+    408: {"model": ErrorEnvelope, "description": "The body arrived too slowly."},
+    413: {"model": ErrorEnvelope, "description": "The body or its media are too large."},
+    415: {"model": ErrorEnvelope, "description": "The body is not JSON."},
+    500: {"model": ErrorEnvelope, "description": "A defect of the server."},
+    503: {
+        "model": ErrorEnvelope,
+        "description": "At capacity, or a stage is away; try again.",
+        "headers": {"retry-after": {"description": "Seconds.", "schema": {"type": "integer"}}},
+    },
+    504: {"model": ErrorEnvelope, "description": "The turn took longer than the server allows."},
+}
+CHAT_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model=ChatCompletionRequest.__name__)}}},
+    }
+}
+
+
+def published(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """The body is read by hand (bounded, off the event loop), so FastAPI has to be told its schema."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            components = schema.setdefault("components", {}).setdefault("schemas", {})
+            for model in (ChatCompletionRequest, ChatCompletionChunk):
+                found = model.model_json_schema(ref_template=_REF)
+                components.update(found.pop("$defs", {}))
+                components[model.__name__] = found
+            for unused in ("HTTPValidationError", "ValidationError"):
+                components.pop(unused, None)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    return openapi

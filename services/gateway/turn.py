@@ -1,0 +1,259 @@
+"""One turn, told once: encode media, build the prompt, think, speak, decode; each stage in its own task.
+
+All streams are opened at once. Token ids go to the Talker as they come and the first frame goes to the codec alone.
+What happens comes out as events in a bounded pipe; a full one holds every stage back, and leaving the turn closes them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.errors import DeadlineExceeded, InternalError
+from antiphon.prompt.layout import MediaLayout
+from antiphon.prompt.prompt import PromptBuilder, TokenCounts
+from antiphon.prompt.stop_matcher import StopMatcher
+from antiphon.telemetry.names import StageName
+from antiphon.v1.codec_service_pb2 import DecodeInputEnd, DecodeRequest
+from antiphon.v1.encoder_service_pb2 import EncodeRequest
+from antiphon.v1.generation_pb2 import FINISH_REASON_LENGTH, Timings
+from antiphon.v1.media_pb2 import CodecFrames
+from antiphon.v1.talker_service_pb2 import SpeakRequest
+from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, TextToken
+from antiphon.wire import arrays
+from antiphon.wire.errors import family_member
+from antiphon.wire.stages import Stages
+from services.gateway import turn_messages
+from services.gateway.config import GatewaySettings
+from services.gateway.pipe import Pipe
+from services.gateway.turn_messages import TurnLimits
+from services.gateway.turn_request import (
+    FinishReason,
+    SpeechDelta,
+    StageTimings,
+    TextDelta,
+    TurnEnd,
+    TurnEvent,
+    TurnRequest,
+)
+from services.gateway.turn_watch import TurnWatch
+
+# Row and frame messages that may wait between two stages; text tokens are few bytes and may all wait.
+_MESSAGES_BETWEEN: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Conductor:
+    """What every turn needs; holds nothing of any."""
+
+    stages: Stages
+    prompts: PromptBuilder
+    limits: TurnLimits
+    settings: GatewaySettings
+
+    @asynccontextmanager
+    async def open_turn(self, request: TurnRequest, watch: TurnWatch) -> AsyncIterator[AsyncIterator[TurnEvent]]:
+        """The events of one turn, the last a TurnEnd. Leaving the block stops every stage before it returns."""
+        turn = _Turn(self, request, watch)
+        running = asyncio.create_task(turn.run(), name="turn")
+        try:
+            yield turn.events
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+
+class _Turn:
+    def __init__(self, conductor: Conductor, request: TurnRequest, watch: TurnWatch) -> None:
+        settings = conductor.settings
+        self._stages, self._prompts, self._limits = conductor.stages, conductor.prompts, conductor.limits
+        self._request, self._watch = request, watch
+        self._seconds = settings.turn_seconds
+        self.events: Pipe[TurnEvent] = Pipe(settings.event_queue_items)
+        self._to_thinker: Pipe[GenerateRequest] = Pipe(_MESSAGES_BETWEEN)
+        self._to_talker: Pipe[SpeakRequest] = Pipe(conductor.limits.context_tokens)
+        self._to_codec: Pipe[DecodeRequest] = Pipe(_MESSAGES_BETWEEN)
+        self._matcher = StopMatcher(conductor.prompts.token_bytes, request.stop)
+        self._is_started = asyncio.Event()
+        self._prompt_tokens = TokenCounts(text=0, audio=0, image=0, video=0)
+        self._finish_reason: FinishReason = "stop"
+        self._text_tokens = 0
+        self._frames = 0
+        self._timings: dict[StageName, StageTimings] = {}
+
+    async def run(self) -> None:
+        """Ends the events with what went wrong, if something did."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._conduct()
+        except TimeoutError:
+            late = DeadlineExceeded(f"The answer took longer than {self._seconds:g} s. Ask for a shorter one.")
+            self.events.close(late)
+        except Exception as error:
+            known = family_member(error)
+            if known is None:
+                known = InternalError("A turn failed.")
+                known.__cause__ = error
+            self.events.close(known)
+        else:
+            self.events.close()
+
+    async def _conduct(self) -> None:
+        if not self._request.media:
+            await self._start(())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._encode(), name="encode")
+            tasks.create_task(self._think(), name="think")
+            if self._request.speech is not None:
+                tasks.create_task(self._speak(), name="speak")
+                tasks.create_task(self._decode(), name="decode")
+        await self.events.send(self._end())
+
+    async def _start(self, layouts: Sequence[MediaLayout]) -> None:
+        """The layouts are known, so the prompt is; Thinker and Talker begin to read it."""
+        request = self._request
+        prompt = await turn_messages.build_prompt(self._prompts, request, layouts)
+        start = turn_messages.generate_start(request, prompt, self._limits)
+        if request.speech is not None:
+            speak = turn_messages.speak_start(request.speech, prompt, self._limits)
+            await self._to_talker.send(SpeakRequest(start=speak))
+        await self._to_thinker.send(GenerateRequest(start=start))
+        self._prompt_tokens = prompt.counts
+        self._is_started.set()
+
+    async def _encode(self) -> None:
+        """Layouts of all media, then their rows, straight on to the Thinker."""
+        self._watch.prepared()
+        if self._request.media:
+            await self._encode_media()
+        self._watch.encoded()
+        await self._to_thinker.send(GenerateRequest(end=GenerateInputEnd()))
+        self._to_thinker.close()
+
+    async def _encode_media(self) -> None:
+        layouts: list[MediaLayout] = []
+        requests: AsyncIterator[EncodeRequest] = turn_messages.encode_requests(self._request.media)
+        call = self._stages.encoders.encode(requests, timeout_seconds=self._seconds)
+        async with aclosing(call) as responses:
+            async for response in responses:
+                match response.WhichOneof("message"):
+                    case "layout":
+                        layouts.append(turn_messages.prompt_layout(response.layout))
+                        if len(layouts) == len(self._request.media):
+                            turn_messages.check_duration(layouts, self._limits)
+                            await self._start(layouts)
+                    case "rows":
+                        await self._to_thinker.send(GenerateRequest(rows=response.rows))
+                    case "end":
+                        self._note("encoders", response.end.timings)
+        self._require("encoders")
+        if not self._is_started.is_set():
+            raise InternalError(f"The encoders told {len(layouts)} layouts of {len(self._request.media)} media.")
+
+    async def _think(self) -> None:
+        await self._is_started.wait()
+        call = self._stages.thinker.generate(self._to_thinker, timeout_seconds=self._seconds)
+        async with aclosing(call) as responses:
+            async for response in responses:
+                match response.WhichOneof("message"):
+                    case "hidden_rows":
+                        await self._to_talker.send(SpeakRequest(hidden_rows=response.hidden_rows))
+                    case "token":
+                        if await self._tell(response.token):
+                            break
+                    case "end":
+                        self._finish_with(response.end.finish_reason)
+                        self._note("thinker", response.end.timings)
+            else:
+                self._require("thinker")
+        self._to_thinker.abandon()
+        self._to_talker.close()
+
+    async def _tell(self, token: TextToken) -> bool:
+        """One token to the Talker and its text to the client; True when a stop string has ended the answer."""
+        self._watch.token()
+        self._text_tokens += 1
+        released = self._matcher.push(token.id)
+        text, token_ids, is_stopped = released.text, released.token_ids, released.stopped
+        if token.is_last and not is_stopped:
+            rest = self._matcher.finish()
+            text, token_ids, is_stopped = text + rest.text, token_ids + rest.token_ids, rest.stopped
+        is_last = token.is_last or is_stopped
+        if self._request.speech is not None:
+            await self._hand_over(token_ids, token.id, is_last=is_last)
+        if text:
+            await self.events.send(TextDelta(text))
+        return is_stopped
+
+    async def _hand_over(self, token_ids: Sequence[int], newest_id: int, *, is_last: bool) -> None:
+        """The last token closes the speech and is never spoken itself: an end of turn, or where the answer was cut."""
+        spoken = token_ids[:-1] if is_last and token_ids[-1:] == (newest_id,) else token_ids
+        for token_id in spoken:
+            await self._to_talker.send(SpeakRequest(token=TextToken(id=token_id)))
+        if is_last:
+            await self._to_talker.send(SpeakRequest(token=TextToken(id=newest_id, is_last=True)))
+
+    async def _speak(self) -> None:
+        await self._is_started.wait()
+        call = self._stages.talker.speak(self._to_talker, timeout_seconds=self._seconds)
+        async with aclosing(call) as responses:
+            async for response in responses:
+                match response.WhichOneof("message"):
+                    case "frames":
+                        await self._pass_frames(response.frames)
+                    case "end":
+                        self._finish_with(response.end.finish_reason)
+                        self._note("talker", response.end.timings)
+        self._require("talker")
+        self._to_talker.abandon()
+        await self._to_codec.send(DecodeRequest(end=DecodeInputEnd()))
+        self._to_codec.close()
+
+    async def _pass_frames(self, frames: CodecFrames) -> None:
+        self._watch.frame()
+        self._frames += frames.codes.shape[0]
+        await self._to_codec.send(DecodeRequest(frames=frames))
+
+    async def _decode(self) -> None:
+        call = self._stages.codec.decode(self._to_codec, timeout_seconds=self._seconds)
+        async with aclosing(call) as responses:
+            async for response in responses:
+                match response.WhichOneof("message"):
+                    case "waveform":
+                        self._watch.pcm()
+                        samples = arrays.unpack(response.waveform.samples, name="waveform.samples", shape=(None,))
+                        await self.events.send(SpeechDelta(cast(NDArray[np.float32], samples)))
+                    case "end":
+                        self._note("codec", response.end.timings)
+        self._require("codec")
+
+    def _finish_with(self, reason: int) -> None:
+        """Text or speech cut by its bound makes the answer cut."""
+        if reason == FINISH_REASON_LENGTH:
+            self._finish_reason = "length"
+
+    def _note(self, stage: StageName, timings: Timings) -> None:
+        self._timings[stage] = StageTimings(
+            queue_ms=timings.queue_ms,
+            first_output_ms=timings.first_output_ms,
+            total_ms=timings.total_ms,
+            steps=timings.steps,
+        )
+
+    def _require(self, stage: StageName) -> None:
+        """A stream that merely stops is not an end: the stage must have said so."""
+        if stage not in self._timings:
+            raise InternalError(f"The {stage} stage closed its stream before its end message.")
+
+    def _end(self) -> TurnEnd:
+        return TurnEnd(
+            finish_reason=self._finish_reason,
+            prompt_tokens=self._prompt_tokens,
+            text_tokens=self._text_tokens,
+            audio_tokens=self._frames,
+            stage_timings=self._timings,
+        )

@@ -1,0 +1,127 @@
+"""The messages that open a turn's streams, built from the request, the layouts and the prompt; and their bounds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from antiphon.errors import ContextTooLong, InternalError, InvalidInput
+from antiphon.prompt.conversation import Modality as ModalityName
+from antiphon.prompt.conversation import Text
+from antiphon.prompt.layout import MediaLayout
+from antiphon.prompt.prompt import BuiltPrompt, PositionedTokens, PromptBuilder
+from antiphon.v1 import media_pb2
+from antiphon.v1.encoder_service_pb2 import EncodeInputEnd, EncodeRequest, EncodeStart, MediaChunk, MediaItem
+from antiphon.v1.generation_pb2 import Prompt
+from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO
+from antiphon.v1.talker_service_pb2 import SpeakStart
+from antiphon.v1.thinker_service_pb2 import GenerateStart
+from antiphon.wire import arrays
+from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
+
+_CHUNK_BYTES: Final = 1 << 20
+# Texts shorter than this become tokens at once; longer take a thread, not to hold up other turns.
+_INLINE_CHARACTERS: Final = 4096
+_NAMES: Final[dict[media_pb2.Modality, ModalityName]] = {
+    MODALITY_AUDIO: "audio",
+    MODALITY_IMAGE: "image",
+    MODALITY_VIDEO: "video",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    context_tokens: int
+    # Rows that the Talker's prompt and frames may take together; 0 without a Talker.
+    talker_context_rows: int
+    default_answer_tokens: int
+    media_seconds: float
+
+
+async def build_prompt(prompts: PromptBuilder, request: TurnRequest, layouts: Sequence[MediaLayout]) -> BuiltPrompt:
+    answer_tokens = request.max_answer_tokens or 1
+    texts = (part for message in request.conversation.messages for part in message.parts if isinstance(part, Text))
+    if sum(len(part.text) for part in texts) <= _INLINE_CHARACTERS:
+        return prompts.build(request.conversation, layouts, answer_tokens=answer_tokens)
+    return await asyncio.to_thread(prompts.build, request.conversation, layouts, answer_tokens=answer_tokens)
+
+
+async def encode_requests(media: Sequence[Medium]) -> AsyncIterator[EncodeRequest]:
+    yield EncodeRequest(start=EncodeStart(items=[_item(medium) for medium in media]))
+    for index, medium in enumerate(media):
+        for start in range(0, len(medium.data), _CHUNK_BYTES):
+            chunk = medium.data[start : start + _CHUNK_BYTES]
+            yield EncodeRequest(chunk=MediaChunk(index=index, data=chunk))
+    yield EncodeRequest(end=EncodeInputEnd())
+
+
+def generate_start(request: TurnRequest, prompt: BuiltPrompt, limits: TurnLimits) -> GenerateStart:
+    room = limits.context_tokens - len(prompt.thinker.token_ids)
+    return GenerateStart(
+        prompt=_prompt(prompt.thinker),
+        sampling=request.sampling,
+        max_new_tokens=request.max_answer_tokens or min(limits.default_answer_tokens, room),
+        return_multimodal_hidden_rows=request.speech is not None and bool(request.media),
+    )
+
+
+def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits) -> SpeakStart:
+    rows = prompt.talker.positions.shape[1]
+    if rows >= limits.talker_context_rows:
+        raise ContextTooLong(
+            f"A spoken answer's context holds {limits.talker_context_rows} tokens; the user's messages take {rows}. "
+            "Shorten the messages, or ask for text only.",
+            param="messages",
+        )
+    return SpeakStart(
+        prompt=_prompt(prompt.talker),
+        assistant_prefix_ids=prompt.assistant_prefix_ids,
+        voice=speech.voice,
+        sampling=speech.sampling,
+        residual_sampling=speech.residual_sampling,
+        max_frames=min(speech.max_frames, limits.talker_context_rows - rows),
+    )
+
+
+def prompt_layout(layout: media_pb2.MediaLayout) -> MediaLayout:
+    """The encoders' layout as the prompt reads it."""
+    if layout.modality not in _NAMES:
+        raise InternalError(f"The encoders told a layout of modality {layout.modality}; there is none such.")
+    return MediaLayout(
+        index=layout.index,
+        modality=_NAMES[layout.modality],
+        token_count=layout.token_count,
+        grid_time=layout.grid_time,
+        grid_height=layout.grid_height,
+        grid_width=layout.grid_width,
+        seconds_per_grid=layout.seconds_per_grid,
+        audio_token_count=layout.audio_token_count,
+        audio_seconds=layout.audio_seconds,
+    )
+
+
+def check_duration(layouts: Sequence[MediaLayout], limits: TurnLimits) -> None:
+    seconds = sum(max(layout.audio_seconds, layout.grid_time * layout.seconds_per_grid) for layout in layouts)
+    if seconds > limits.media_seconds:
+        raise InvalidInput(
+            f"The media are too long: at most {limits.media_seconds:g} s together; these last {seconds:.1f} s.",
+            param="messages",
+            code="media_too_long",
+        )
+
+
+def _item(medium: Medium) -> MediaItem:
+    return MediaItem(
+        modality=medium.modality,
+        byte_count=len(medium.data),
+        video_fps=medium.video_fps,
+        use_audio_in_video=medium.use_audio_in_video,
+    )
+
+
+def _prompt(tokens: PositionedTokens) -> Prompt:
+    return Prompt(
+        token_ids=tokens.token_ids,
+        positions=arrays.pack(tokens.positions),
+        next_position=tokens.next_position,
+    )

@@ -1,0 +1,85 @@
+"""What a turn is asked for and what it tells on its way: the words between HTTP and `turn`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.prompt.conversation import Conversation
+from antiphon.prompt.prompt import TokenCounts
+from antiphon.telemetry.names import StageName
+from antiphon.v1.generation_pb2 import Sampling
+from antiphon.v1.media_pb2 import Modality
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One medium of the prompt as it came; only the encoders look inside."""
+
+    modality: Modality
+    data: bytes
+    # Where it stood in the request, such as "messages[0].content[1].input_audio".
+    param: str
+    # Video only.
+    video_fps: float | None = None
+    use_audio_in_video: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    voice: str
+    sampling: Sampling
+    # Of the residual codes; None follows the model's default.
+    residual_sampling: Sampling | None
+    max_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    conversation: Conversation
+    # In prompt order, one for each medium of the conversation.
+    media: tuple[Medium, ...]
+    sampling: Sampling
+    # None takes the server's default, or what is left of the context.
+    max_answer_tokens: int | None
+    stop: tuple[str, ...]
+    speech: SpeechRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimings:
+    """As the stage measured itself."""
+
+    queue_ms: float
+    first_output_ms: float
+    total_ms: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechDelta:
+    # 24 kHz, one channel, between -1 and 1.
+    samples: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    finish_reason: FinishReason
+    prompt_tokens: TokenCounts
+    text_tokens: int
+    # Codec frames.
+    audio_tokens: int
+    # A stage that was stopped early (a stop string) has not told its timings.
+    stage_timings: Mapping[StageName, StageTimings]
+
+
+TurnEvent = TextDelta | SpeechDelta | TurnEnd

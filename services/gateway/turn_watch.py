@@ -1,0 +1,73 @@
+"""Watches one turn: the parts of its first packet, the events of its root span, its metrics."""
+
+from opentelemetry.trace import Span
+
+from antiphon.telemetry import names, tracing
+from antiphon.telemetry.first_packet import FirstPacket, FirstPacketClock
+from antiphon.telemetry.metrics import Metrics
+from services.gateway.turn_request import TurnEnd
+
+_MODALITIES = ("text", "audio", "image", "video")
+
+
+class TurnWatch:
+    """Made when the request arrives. Every mark counts once, the first time."""
+
+    def __init__(self, span: Span, metrics: Metrics) -> None:
+        self._span, self._metrics = span, metrics
+        self._clock = FirstPacketClock()
+        self._seen: set[str] = set()
+
+    def prepared(self) -> None:
+        self._clock.mark("prepare")
+
+    def encoded(self) -> None:
+        self._clock.mark("encoders")
+
+    def token(self) -> None:
+        if self._is_first(names.EVENT_FIRST_TOKEN):
+            self._clock.mark("thinker")
+
+    def frame(self) -> None:
+        if self._is_first(names.EVENT_FIRST_FRAME):
+            self._clock.mark("talker")
+
+    def pcm(self) -> None:
+        if self._is_first(names.EVENT_FIRST_PCM):
+            self._clock.mark("codec")
+
+    def packet_sent(self, *, has_sound: bool) -> None:
+        """The first packet of the answer has been handed to the socket."""
+        if not self._is_first(names.EVENT_FIRST_BYTE):
+            return
+        self._clock.mark("emit")
+        packet = self._clock.first_packet
+        if packet is not None:
+            self._span.set_attributes(packet.attributes())
+            if has_sound:
+                self._metrics.observe_first_packet(packet)
+
+    def ended(self, end: TurnEnd) -> None:
+        self._span.set_attributes(
+            {
+                names.GEN_AI_RESPONSE_FINISH_REASONS: (end.finish_reason,),
+                names.GEN_AI_USAGE_INPUT_TOKENS: end.prompt_tokens.total,
+                names.GEN_AI_USAGE_OUTPUT_TOKENS: end.text_tokens + end.audio_tokens,
+                names.FRAME_COUNT: end.audio_tokens,
+            }
+        )
+        for modality in _MODALITIES:
+            self._metrics.count_tokens("input", modality, getattr(end.prompt_tokens, modality))
+        self._metrics.count_tokens("output", "text", end.text_tokens)
+        self._metrics.count_tokens("output", "audio", end.audio_tokens)
+
+    @property
+    def first_packet(self) -> FirstPacket | None:
+        return self._clock.first_packet
+
+    def _is_first(self, event: str) -> bool:
+        if event in self._seen:
+            return False
+        self._seen.add(event)
+        tracing.first_event(self._span, event)
+        return True
