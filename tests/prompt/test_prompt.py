@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -140,18 +139,14 @@ def test_layouts_about_other_media_are_refused(
 
 def test_loading_is_fast_and_needs_no_torch(nano: Path) -> None:
     program = (
-        "import sys, time; start = time.perf_counter()\n"
-        "from pathlib import Path; from antiphon.prompt.prompt import PromptBuilder\n"
+        "import sys, time; from pathlib import Path; from antiphon.prompt.prompt import PromptBuilder\n"
         f"PromptBuilder(Path({str(nano)!r}))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
-        "print(time.perf_counter() - start)"
+        # Of the processor, from the start of the interpreter: what else the machine does must not count.
+        "print(time.process_time())"
     )
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        times.append((float(ran.stdout), time.perf_counter() - started))
-    assert min(times)[0] < 0.3
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) < 0.3
 
 
 def sounding(medium: Medium) -> bool:
