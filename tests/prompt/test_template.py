@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,59 @@ def test_a_template_that_drops_a_text_is_refused(nano: Path) -> None:
     template = ChatTemplate("<|im_start|>assistant\n", {}, nano)
     with pytest.raises(CheckpointError, match="leaves out a text"):
         template.ids(Conversation((Message("user", (Text("hi"),)),)), PromptTokenizer.from_checkpoint(nano))
+
+
+# What full-size checkpoints' templates do: look back for the last question, gather parts, cut old thoughts, trim blocks.
+LARGE_TEMPLATE = """
+{%- set ns = namespace(last=messages|length - 1, found=false) %}
+{%- for message in messages[::-1] %}
+    {%- if not ns.found and message.role == 'user' and message.content is string %}
+        {%- set ns.found = true %}
+        {%- set ns.last = messages|length - 1 - loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set told = namespace(text='') %}
+    {%- if message.content is string %}
+        {%- set told.text = message.content %}
+    {%- else %}
+        {%- for part in message.content %}
+            {%- if part.type == 'audio' or 'audio' in part or 'audio_url' in part %}
+                {%- set told.text = told.text ~ '<|audio_start|><|audio_pad|><|audio_end|>' %}
+            {%- elif part.type == 'text' %}
+                {%- set told.text = told.text ~ part.text %}
+            {%- else %}{% continue %}{%- endif %}
+        {%- endfor %}
+    {%- endif %}
+    {%- if message.role == 'assistant' and '</think>' in told.text %}
+        {%- set told.text = told.text.split('</think>')[-1].lstrip('\n') %}
+    {%- endif %}
+    {{- '<|im_start|>' ~ message.role ~ '\n' ~ told.text ~ eos_token ~ '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}
+{%- endif %}
+"""
+
+
+@settings(max_examples=100, deadline=None)
+@given(told=conversations("a", ORDINARY), thinking=st.sampled_from([None, False]))
+def test_a_large_checkpoints_template_renders_as_in_transformers(
+    both: tuple[PromptBuilder, Any], nano: Path, told: Told, thinking: bool | None
+) -> None:
+    builder, tokenizer = both
+    asked = {} if thinking is None else {"enable_thinking": thinking}
+    expected = tokenizer.apply_chat_template(
+        as_transformers_messages(told.conversation),
+        chat_template=LARGE_TEMPLATE,
+        add_generation_prompt=True,
+        return_dict=False,
+        **asked,
+    )
+    template = ChatTemplate(LARGE_TEMPLATE, {"eos_token": "<|im_end|>"}, nano)
+    conversation = replace(told.conversation, enable_thinking=thinking)
+    assert template.ids(conversation, builder._tokenizer) == expected
 
 
 def unexpanded(builder: PromptBuilder, conversation: Conversation) -> list[int]:
