@@ -39,12 +39,22 @@ class _Section:
     def ids(self, key: str) -> dict[str, int]:
         return {name.lower(): int(value) for name, value in cast(dict[str, int], self._get(key, dict)).items()}
 
+    def require(self, key: str, supported: object) -> None:
+        """A variant that the model's code does not compute is refused; a key that is absent or null is not one."""
+        value = self._values.get(key)
+        if value is not None and value != supported:
+            raise CheckpointError(
+                f"{self._file}: {self._path}{key} is {value!r}; only {supported!r} is supported. "
+                "Use a checkpoint of the Qwen3-Omni family."
+            )
+
     def rope(self, default_theta: float | None = None) -> tuple[float, tuple[int, ...]]:
-        """(theta, mrope sections), from rope_parameters (transformers 5) or rope_theta and rope_scaling (the real files)."""
+        """(theta, mrope sections): rope_parameters (transformers 5), or rope_theta and rope_scaling (the real files)."""
         scaling = self._values.get("rope_parameters") or self._values.get("rope_scaling") or {}
         theta = scaling.get("rope_theta", self._values.get("rope_theta", default_theta))
         if theta is None:
             raise CheckpointError(f"{self._file}: expected {self._path}rope_theta; it is missing.")
+        _Section(scaling, f"{self._path}rope.", self._file).require("rope_type", "default")
         return float(theta), tuple(scaling.get("mrope_section", ()))
 
     def _get(self, key: str, kind: type | tuple[type, ...]) -> object:
@@ -197,12 +207,16 @@ class OmniConfig:
 
     def require_talker(self) -> TalkerConfig:
         if self.talker is None:
-            raise CheckpointError("This checkpoint has no Talker (it is a Thinking or Captioner model); it cannot speak.")
+            raise CheckpointError(
+                "This checkpoint has no Talker (it is a Thinking or Captioner model); it cannot speak."
+            )
         return self.talker
 
     def require_code2wav(self) -> Code2WavConfig:
         if self.code2wav is None:
-            raise CheckpointError("This checkpoint has no Code2Wav (it is a Thinking or Captioner model); it cannot speak.")
+            raise CheckpointError(
+                "This checkpoint has no Code2Wav (it is a Thinking or Captioner model); it cannot speak."
+            )
         return self.code2wav
 
 
@@ -268,14 +282,23 @@ def _vision(section: _Section) -> VisionEncoderConfig:
 
 def _decoder(section: _Section) -> DecoderConfig:
     theta, sections = section.rope()
+    section.require("attention_bias", False)
+    section.require("hidden_act", "silu")
+    section.require("decoder_sparse_step", 1)
+    section.require("mlp_only_layers", [])
+    layers, heads, kv_heads = (
+        section.integer(key) for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    )
+    section.require("layer_types", ["full_attention"] * layers)
+    section.require("num_attention_heads", heads - heads % max(kv_heads, 1))
     experts_key = "num_experts" if section.has("num_experts") else "num_local_experts"
     experts = section.integer(experts_key) if section.has(experts_key) else 0
     return DecoderConfig(
         vocabulary=section.integer("vocab_size"),
         width=section.integer("hidden_size"),
-        layers=section.integer("num_hidden_layers"),
-        heads=section.integer("num_attention_heads"),
-        kv_heads=section.integer("num_key_value_heads"),
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
         head_width=section.integer("head_dim"),
         rms_eps=section.number("rms_norm_eps"),
         rope_theta=theta,
