@@ -11,8 +11,9 @@ class GatewaySettings(BaseSettings):
 
     # The checkpoint that the stages serve; the gateway reads its configuration, template and tokenizer only.
     checkpoint: Path
-    # What clients write in `model`; unset takes "antiphon-" and the checkpoint's directory name.
+    # What clients write in `model`; unset takes the checkpoint's directory name ("antiphon-nano" for nano).
     model_id: str | None = None
+    # Answered too, beside the directory name, which always is.
     model_aliases: tuple[str, ...] = ()
     # Used when a request names none; a checkpoint without it uses the first of its own.
     default_voice: str = "ethan"
@@ -28,7 +29,8 @@ class GatewaySettings(BaseSettings):
     media_seconds: float = Field(600.0, gt=0)
     # Written when a request sets no bound of its own.
     default_answer_tokens: int = Field(2048, gt=0)
-    speech_seconds: float = Field(300.0, gt=0)
+    # 12.5 frames a second: five minutes.
+    max_speech_frames: int = Field(3750, gt=0)
     turn_seconds: float = Field(600.0, gt=0)
 
     # All requests together.

@@ -13,7 +13,6 @@ from services.gateway.sampling import residual_sampling, talker_sampling, thinke
 from services.gateway.served_model import ServedModel
 from services.gateway.turn_request import SpeechRequest, TurnRequest
 
-_FRAMES_PER_SECOND: Final = 12.5
 _STOP_COUNT: Final = 16
 _STOP_CHARACTERS: Final = 256
 
@@ -85,7 +84,7 @@ def _speech(body: ChatCompletionRequest, model: ServedModel, settings: GatewaySe
         voice=_voice(body.audio, model),
         sampling=first_code,
         residual_sampling=residual_sampling(first_code),
-        max_frames=int(settings.speech_seconds * _FRAMES_PER_SECOND),
+        max_frames=settings.max_speech_frames,
     )
 
 

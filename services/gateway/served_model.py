@@ -30,6 +30,9 @@ OPENAI_VOICES: Final = {
     "verse": "ethan",
 }
 
+# The checkpoint that ships with the project is called after it.
+_OWN_NAMES: Final = {"nano": "antiphon-nano"}
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
@@ -121,9 +124,10 @@ def read_served_model(settings: GatewaySettings) -> ServedModel:
     generation_path = settings.checkpoint / "generation_config.json"
     generation = _read(generation_path, _GenerationFile) if generation_path.exists() else _GenerationFile()
     voices = _voices(config)
+    model_id, aliases = _names(settings)
     return ServedModel(
-        model_id=settings.model_id or f"antiphon-{settings.checkpoint.resolve().name}",
-        aliases=settings.model_aliases,
+        model_id=model_id,
+        aliases=aliases,
         created=int(config_path.stat().st_mtime),
         context_tokens=config.thinker_config.text_config.max_position_embeddings,
         talker_context_rows=config.talker_config.text_config.max_position_embeddings if config.talker_config else 0,
@@ -133,6 +137,13 @@ def read_served_model(settings: GatewaySettings) -> ServedModel:
         sampling=_thinker_defaults(generation),
         talker_sampling=_talker_defaults(generation),
     )
+
+
+def _names(settings: GatewaySettings) -> tuple[str, tuple[str, ...]]:
+    directory = settings.checkpoint.resolve().name
+    model_id = settings.model_id or _OWN_NAMES.get(directory, directory)
+    others = (directory, *settings.model_aliases)
+    return model_id, tuple(dict.fromkeys(name for name in others if name != model_id))
 
 
 def _voices(config: _ConfigFile) -> tuple[str, ...]:
