@@ -49,7 +49,7 @@ class _Section:
             )
 
     def rope(self, default_theta: float | None = None) -> tuple[float, tuple[int, ...]]:
-        """(theta, mrope sections): rope_parameters (transformers 5), or rope_theta and rope_scaling (the real files)."""
+        """(theta, mrope sections): rope_parameters (transformers 5) or rope_theta and rope_scaling (real files)."""
         scaling = self._values.get("rope_parameters") or self._values.get("rope_scaling") or {}
         theta = scaling.get("rope_theta", self._values.get("rope_theta", default_theta))
         if theta is None:

@@ -125,7 +125,7 @@ def test_a_missing_tensor_is_named(tensors, single_file, load, name):
 )
 def test_a_tensor_of_another_shape_is_refused(tensors, single_file, name):
     directory = single_file({**tensors, name: tensors[name].flatten()[:-2].unsqueeze(0).contiguous()})
-    with pytest.raises(CheckpointError, match="shape|experts"):
+    with pytest.raises(CheckpointError, match=r"shape|experts"):
         _thinker(directory)
 
 
