@@ -170,7 +170,7 @@ def test_a_template_that_drops_a_text_is_refused(nano: Path) -> None:
         template.ids(Conversation((Message("user", (Text("hi"),)),)), PromptTokenizer.from_checkpoint(nano))
 
 
-# What full-size checkpoints' templates do: look back for the last question, gather parts, cut old thoughts, trim blocks.
+# As full-size checkpoints: look back for the last question, gather parts, cut old thoughts, trim blocks.
 LARGE_TEMPLATE = """
 {%- set ns = namespace(last=messages|length - 1, found=false) %}
 {%- for message in messages[::-1] %}
