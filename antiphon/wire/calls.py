@@ -25,12 +25,12 @@ async def stream(
     span: Span,
 ) -> AsyncGenerator[ResponseT, None]:
     """`deadline` is a time of `time.monotonic`."""
-    open_call: Any = channel.stream_stream(method.path, method.encode_request, method.decode_response)
+    open_call: Any = channel.stream_stream(method.path, None, method.decode_response)
     call = open_call(
         timeout=max(deadline - time.monotonic(), 0.0),
         metadata=tracing.context_to_metadata(trace.set_span_in_context(span)),
     )
-    pump = asyncio.create_task(_pump(requests, call), name=f"requests of {method.full_name}")
+    pump = asyncio.create_task(_pump(requests, call, method), name=f"requests of {method.full_name}")
     responses = aiter(call)
     try:
         while (response := await _next(responses, pump, method)) is not None:
@@ -42,18 +42,27 @@ async def stream(
         span.set_attribute(names.RPC_RESPONSE_STATUS_CODE, (await call.code()).name)
 
 
-async def _pump(requests: AsyncGenerator[RequestT, None], call: Call) -> None:
+async def _pump(
+    requests: AsyncGenerator[RequestT, None], call: Call, method: StreamMethod[RequestT, ResponseT]
+) -> None:
     """Each write waits until the transport has room. A source that fails takes the call down with it."""
     try:
         async with aclosing(requests):
+            await call.wait_for_connection()
             async for request in requests:
-                await call.write(request)
+                await _write(call, method.encode_request(request))
         await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+    except (grpc.aio.AioRpcError, grpc.aio.InternalError):
         return  # the call is over; whoever reads its answers learns why
     except Exception:
         call.cancel()
         raise
+
+
+async def _write(call: Call, message: bytes) -> None:
+    """`call.write`, if the server ends the call at that moment, replaces the server's status by INTERNAL
+    (grpc/grpc#36066); the layer below it does not."""
+    await call._cython_call.send_serialized_message(message)
 
 
 async def _next(
