@@ -1,0 +1,26 @@
+"""Where a model computes and in what type: what "auto" in a service's settings means."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from antiphon.errors import CheckpointError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+TypeName = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    device: torch.device
+    dtype: torch.dtype
+
+
+def placement(device: DeviceName = "auto", dtype: TypeName = "auto") -> Placement:
+    """auto takes the GPU if there is one; float32 on a CPU, bfloat16 on a GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("The settings ask for a CUDA device, but torch sees none. Set the device to auto or cpu.")
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    narrow = dtype == "bfloat16" or (dtype == "auto" and on_gpu)
+    return Placement(torch.device("cuda" if on_gpu else "cpu"), torch.bfloat16 if narrow else torch.float32)
