@@ -4,15 +4,25 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as RecordingSpan
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, StatusCode
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanKind, StatusCode
 
 from antiphon.telemetry import names
 
 AttributeScalar = str | bool | int | float
+SpanKindName = Literal["internal", "server", "client", "producer", "consumer"]
+
+_KINDS: Final[dict[SpanKind, SpanKindName]] = {
+    SpanKind.INTERNAL: "internal",
+    SpanKind.SERVER: "server",
+    SpanKind.CLIENT: "client",
+    SpanKind.PRODUCER: "producer",
+    SpanKind.CONSUMER: "consumer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,7 @@ class SpanRecord:
     service: str
     start_ns: int
     end_ns: int
+    kind: SpanKindName = "internal"
     failed: bool = False
     attributes: Mapping[str, AttributeScalar] = field(default_factory=dict)
     events: tuple[EventRecord, ...] = ()
@@ -88,6 +99,7 @@ def record_of(span: ReadableSpan) -> SpanRecord:
         service=str(span.resource.attributes.get("service.name", "")),
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
+        kind=_KINDS[span.kind],
         failed=span.status.status_code is StatusCode.ERROR,
         attributes=_scalars((span.attributes or {}).items()),
         events=tuple(EventRecord(event.name, event.timestamp) for event in span.events),

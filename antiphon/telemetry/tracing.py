@@ -27,6 +27,7 @@ Attributes = Mapping[str, AttributeValue]
 
 _TRACER: Final = "antiphon"
 _FLUSH_MS: Final = 3_000
+_SEND_EVERY_MS: Final = 1_000
 
 
 class Destinations(SpanProcessor):
@@ -82,7 +83,7 @@ def configure(service_name: str, *processors: SpanProcessor) -> Tracing:
     A provider that is already there (Ray Serve sets one) is kept and added to. Sampling follows OTEL_TRACES_SAMPLER,
     by default the parent's decision.
     """
-    chosen = (*processors, BatchSpanProcessor(OTLPSpanExporter())) if _otlp_wanted() else processors
+    chosen = (*processors, _otlp()) if _otlp_wanted() else processors
     destinations = _destinations(service_name)
     for processor in chosen:
         destinations.add(processor)
@@ -172,6 +173,12 @@ def _otlp_wanted() -> bool:
         return False
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return any(os.environ.get(name) for name in endpoints)
+
+
+def _otlp() -> SpanProcessor:
+    """Endpoint, headers and batching are read from the environment; we only send sooner than its five seconds."""
+    delay = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else _SEND_EVERY_MS
+    return BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=delay)
 
 
 def _destinations(service_name: str) -> Destinations:
