@@ -59,7 +59,12 @@ class ReferenceInputs:
     def __init__(self, checkpoint: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         self.features = WhisperFeatureExtractor(
-            feature_size=128, sampling_rate=16_000, hop_length=160, n_fft=400, chunk_length=300, return_attention_mask=True
+            feature_size=128,
+            sampling_rate=16_000,
+            hop_length=160,
+            n_fft=400,
+            chunk_length=300,
+            return_attention_mask=True,
         )
 
     def build(self, messages: Sequence[ReferenceMessage]) -> dict[str, torch.Tensor]:

@@ -237,9 +237,13 @@ def _drawn(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Te
     noise = torch.randn(shape, generator=generator)
     kind = name.rsplit(".", 1)[-1]
     if len(shape) == 1:
-        mean, spread = {"alpha": (0, 0.3), "beta": (0, 0.3), "scale": (0.5, 0.2), "gamma": (0.5, 0.2), "bias": (0, 0.1)}.get(
-            kind, (1, 0.1)
-        )
+        mean, spread = {
+            "alpha": (0, 0.3),
+            "beta": (0, 0.3),
+            "scale": (0.5, 0.2),
+            "gamma": (0.5, 0.2),
+            "bias": (0, 0.1),
+        }.get(kind, (1, 0.1))
         return mean + spread * noise
     if "embed" in name:
         return noise
