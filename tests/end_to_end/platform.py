@@ -133,7 +133,7 @@ class Platform:
             app = create_app(settings, self.recorded.as_stages())
             server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
             serving_http = asyncio.create_task(server.serve())
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 uvicorn has no event for it
                 await asyncio.sleep(0.01)
             self.base_url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
             self._ready.set()

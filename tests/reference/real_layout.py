@@ -1,7 +1,7 @@
 """A checkpoint with the real model's number of layers, experts and tensors, and widths small enough to keep in a test.
 
-The counts are those of Qwen3-Omni-30B-A3B-Instruct, whose published checkpoint lists 28,010 tensors; config.json spells its
-rotary settings the way the published one does.
+The counts are those of Qwen3-Omni-30B-A3B-Instruct, whose published checkpoint lists 28,010 tensors; config.json spells
+its rotary settings the way the published one does.
 """
 
 import json

@@ -41,7 +41,7 @@ IMAGE_PIXELS = (32 * 32, 64 * 64)
 
 
 def build_tiny_checkpoint(directory: Path, seed: int, nano: Path, *, max_shard_size: str = "1MB") -> Path:
-    """Writes the checkpoint to `directory` (sharded, as the real one is) and returns it. `nano` lends its chat template."""
+    """Writes the checkpoint to `directory`, sharded as the real one is, and returns it; `nano` lends its template."""
     tokenizer = _tokenizer(nano)
     config = _config(tokenizer)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The truth of every exactness test: transformers' own greedy `generate` on the same checkpoint and the same numbers."""
+"""The truth of every exactness test: transformers' own greedy `generate` on the same checkpoint and numbers."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from transformers import Qwen3OmniMoeForConditionalGeneration
 
 @dataclass(frozen=True)
 class ReferenceTurn:
-    """text_ids: what the Thinker wrote, with its end token if it came; codes: (frames, 16) or None; wave: (samples,) or None,
-    one full decode of the codes (transformers' chunked decode has holes after 24 s)."""
+    """text_ids: what the Thinker wrote, with its end token if it came; codes: (frames, 16) or None; wave: (samples,) or
+    None, one full decode of the codes (transformers' chunked decode has holes after 24 s)."""
 
     text_ids: list[int]
     codes: torch.Tensor | None
