@@ -14,9 +14,12 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ServiceLoad:
-    """How busy a service is; Ray Serve scales by it."""
+    """How busy a service is; Ray Serve scales by it. An idle service has zeros everywhere."""
 
     waiting: int = 0
+    running: int = 0
+    # Key/value pages held by requests.
+    pages_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,7 +16,7 @@ from antiphon.v1.codec_service_pb2 import DecodeRequest, DecodeResponse
 from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeResponse
 from antiphon.v1.talker_service_pb2 import SpeakRequest, SpeakResponse
 from antiphon.v1.thinker_service_pb2 import GenerateRequest, GenerateResponse
-from antiphon.wire import calls, methods
+from antiphon.wire import calls, health, methods
 from antiphon.wire.channels import ChannelLimits, Channels
 from antiphon.wire.directory import Directory
 from antiphon.wire.methods import RequestT, ResponseT, StreamMethod
@@ -56,6 +56,10 @@ class StageCaller:
     async def close(self) -> None:
         """Cancels the calls that are still open."""
         await self._channels.close()
+
+    async def readiness(self) -> Mapping[StageName, bool]:
+        """Whether each stage serves, at one of its addresses."""
+        return await health.serving_stages(self._channels, self._directory, methods.SERVICES)
 
     def stages(self) -> Stages:
         return Stages(GrpcEncoders(self), GrpcThinker(self), GrpcTalker(self), GrpcCodec(self))

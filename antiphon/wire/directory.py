@@ -18,8 +18,10 @@ class StaticDirectory:
     """Addresses that are known from the start, taken in turn. A name that stands for several hosts is one address:
     gRPC spreads its calls over them."""
 
-    def __init__(self, addresses: Mapping[StageName, Sequence[str]]) -> None:
-        self._addresses = {stage: tuple(known) for stage, known in addresses.items()}
+    def __init__(self, addresses: Mapping[StageName, str | Sequence[str]]) -> None:
+        self._addresses = {
+            stage: (known,) if isinstance(known, str) else tuple(known) for stage, known in addresses.items()
+        }
         self._turn = count()
 
     async def locate(self, stage: StageName, *, avoiding: Collection[str] = ()) -> str:

@@ -1,6 +1,6 @@
 """The four streaming methods of the wire: which stage answers, where, and with what messages."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -66,3 +66,8 @@ GENERATE: Final = _method(
 )
 SPEAK: Final = _method("talker", talker_service_pb2, "TalkerService", "Speak", SpeakRequest, SpeakResponse)
 DECODE: Final = _method("codec", codec_service_pb2, "CodecService", "Decode", DecodeRequest, DecodeResponse)
+
+# The gRPC service of every stage that answers one.
+SERVICES: Final[Mapping[StageName, str]] = {
+    method.stage: method.service for method in (ENCODE, GENERATE, SPEAK, DECODE)
+}

@@ -1,0 +1,75 @@
+"""An ASGI application on a port of this event loop, beside whatever else runs there."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import uvicorn
+
+from antiphon.errors import Unavailable
+
+_STARTED_POLL_SECONDS: Final = 0.005
+_BACKLOG: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    # Answers that are still being streamed may go on for so long after a stop was asked for.
+    drain_seconds: int = 30
+    idle_connection_seconds: int = 75
+    header_bytes: int = 64 << 10
+    web_socket_message_bytes: int = 32 << 20  # 15 MiB of sound are 20 MiB of base64
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the process, not to one of its servers."""
+        yield
+
+
+@asynccontextmanager
+async def serving_http(app: Any, host: str, port: int, limits: HttpLimits | None = None) -> AsyncIterator[int]:
+    """Gives the real port once requests are accepted (port 0 takes a free one); at the end drains."""
+    with _bound(host, port) as bound:
+        server = _Server(_config(app, limits or HttpLimits()))
+        running = asyncio.create_task(server.serve(sockets=[bound]), name="http")
+        try:
+            while not server.started:
+                if running.done():
+                    await running
+                    raise Unavailable("The HTTP application refused to start; its log says why.")
+                await asyncio.sleep(_STARTED_POLL_SECONDS)
+            yield bound.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await running
+
+
+def _config(app: Any, limits: HttpLimits) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # a span tells more
+        server_header=False,
+        timeout_keep_alive=limits.idle_connection_seconds,
+        timeout_graceful_shutdown=limits.drain_seconds,
+        h11_max_incomplete_event_size=limits.header_bytes,
+        ws_max_size=limits.web_socket_message_bytes,
+    )
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            raise Unavailable(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        bound.listen(_BACKLOG)
+        yield bound

@@ -1,0 +1,44 @@
+"""Asks stages by grpc.health.v1 whether they serve."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from antiphon.errors import AntiphonError
+from antiphon.telemetry.names import StageName
+from antiphon.wire.channels import Channels
+from antiphon.wire.directory import Directory
+
+_CHECK: Final = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Check"
+_TIMEOUT_SECONDS: Final = 1.5
+
+
+async def is_serving(channels: Channels, address: str, service: str = "") -> bool:
+    """`service` is the full name of a gRPC service; empty asks for all of that server's."""
+    check: Any = channels.to(address).unary_unary(
+        _CHECK, health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString
+    )
+    try:
+        answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_SECONDS)
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def serving_stages(
+    channels: Channels, directory: Directory, services: Mapping[StageName, str]
+) -> Mapping[StageName, bool]:
+    """Of one replica of each stage; `services` names the gRPC service of every stage that counts."""
+
+    async def ask(stage: StageName, service: str) -> bool:
+        try:
+            return await is_serving(channels, await directory.locate(stage), service)
+        except AntiphonError:
+            return False
+
+    stages: Collection[StageName] = services.keys()
+    answers = await asyncio.gather(*(ask(stage, service) for stage, service in services.items()))
+    return dict(zip(stages, answers, strict=True))
