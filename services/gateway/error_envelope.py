@@ -82,13 +82,13 @@ def response_of(error: BaseException) -> Response:
 
 def invalid_body(error: ValidationError, body: bytes) -> errors.InvalidInput:
     """What pydantic found, as one sentence about the first fault and the path to it."""
-    found = error.errors(include_url=False, include_context=False)
+    found = error.errors(include_url=False)
     first = found[0]
     if first["type"] == "json_invalid":
         return errors.InvalidInput(f"The body is not valid JSON. {_reason(first)}", code="invalid_json")
-    param = _path(first["loc"], from_json(body)) or None
+    param = _path(_location(first), from_json(body)) or None
     more = f" ({len(found) - 1} more faults follow.)" if len(found) > 1 else ""
-    if first["type"] == "missing":
+    if first["type"] in ("missing", "union_tag_not_found"):
         return errors.InvalidInput(
             f"Missing required parameter: '{param}'.{more}", param=param, code="missing_required_parameter"
         )
@@ -147,8 +147,17 @@ def _response(envelope: ErrorEnvelope, status: HTTPStatus, headers: Mapping[str,
     return Response(envelope.model_dump_json(), status, headers, media_type="application/json")
 
 
+def _location(error: ErrorDetails) -> tuple[int | str, ...]:
+    """Of a union told apart by a field, the field is at fault."""
+    if not error["type"].startswith("union_tag_"):
+        return error["loc"]
+    return (*error["loc"], error["ctx"]["discriminator"].strip("'"))
+
+
 def _reason(error: ErrorDetails) -> str:
-    text = error["msg"].removeprefix("Value error, ")
+    text = error["msg"]
+    if error["type"] == "union_tag_invalid":
+        text = f"Expected one of {error['ctx']['expected_tags']}; got '{error['ctx']['tag'][:64]}'"
     shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
     return shown if shown.endswith((".", "…")) else f"{shown}."
 

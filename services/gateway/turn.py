@@ -13,7 +13,7 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.errors import DeadlineExceeded, InternalError
+from antiphon.errors import DeadlineExceeded, InternalError, InvalidInput
 from antiphon.prompt.layout import MediaLayout
 from antiphon.prompt.prompt import PromptBuilder, TokenCounts
 from antiphon.prompt.stop_matcher import StopMatcher
@@ -129,7 +129,11 @@ class _Turn:
         """Layouts of all media, then their rows, straight on to the Thinker."""
         self._watch.prepared()
         if self._request.media:
-            await self._encode_media()
+            try:
+                await self._encode_media()
+            except InvalidInput as error:
+                error.param = turn_messages.param_of_item(error, self._request.media)
+                raise
         self._watch.encoded()
         await self._to_thinker.send(GenerateRequest(end=GenerateInputEnd()))
         self._to_thinker.close()

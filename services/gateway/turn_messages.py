@@ -1,6 +1,7 @@
 """The messages that open a turn's streams, built from the request, the layouts and the prompt; and their bounds."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
 _CHUNK_BYTES: Final = 1 << 20
 # Texts shorter than this become tokens at once; longer take a thread, not to hold up other turns.
 _INLINE_CHARACTERS: Final = 4096
+_ITEM: Final = re.compile(r"items\[(\d{1,4})\]")
 _NAMES: Final[dict[media_pb2.Modality, ModalityName]] = {
     MODALITY_AUDIO: "audio",
     MODALITY_IMAGE: "image",
@@ -108,6 +110,14 @@ def check_duration(layouts: Sequence[MediaLayout], limits: TurnLimits) -> None:
             param="messages",
             code="media_too_long",
         )
+
+
+def param_of_item(error: InvalidInput, media: Sequence[Medium]) -> str | None:
+    """The encoders count media; the client knows them by their place in his request."""
+    found = _ITEM.match(error.param or "")
+    if found is None or int(found[1]) >= len(media):
+        return error.param
+    return media[int(found[1])].param
 
 
 def _item(medium: Medium) -> MediaItem:
