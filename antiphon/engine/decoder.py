@@ -81,6 +81,7 @@ class Decoder(Generic[RequestT, OutputT]):
         self._generations: dict[int, tuple[Generation[OutputT], asyncio.AbstractEventLoop]] = {}
         self._departed: list[RequestT] = []
         self._phase: Literal["open", "draining", "closed"] = "open"
+        self._failure: InternalError | None = None
         self._lock = threading.Lock()
         self._work_came = threading.Condition(self._lock)
         self._work_ended = threading.Condition(self._lock)
@@ -128,6 +129,11 @@ class Decoder(Generic[RequestT, OutputT]):
             scheduler, pool = self._scheduler, self._scheduler.pool
             return Load(len(scheduler.running), len(scheduler.waiting), pool.used_count, pool.page_count)
 
+    def check(self) -> None:
+        """Raises why the loop broke, if it did."""
+        if self._failure is not None:
+            raise self._failure
+
     async def stop(self, drain_seconds: float = 0.0) -> None:
         """Refuses new work, lets live sequences finish for so long, fails the rest with Unavailable."""
         with self._lock:
@@ -149,7 +155,8 @@ class Decoder(Generic[RequestT, OutputT]):
                 self._postprocess(plan, outcomes)
         except Exception as error:
             _log.exception("The loop of the %s broke.", self._name)
-            self._close(InternalError(f"The {self._name} broke and takes no more work: {_sentence(error)}"))
+            self._failure = InternalError(f"The {self._name} broke and takes no more work: {_sentence(error)}")
+            self._close(self._failure)
 
     def _schedule(self) -> list[Slice[RequestT]]:
         """Waits until there is something to do; empty means the end."""

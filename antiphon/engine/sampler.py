@@ -65,7 +65,8 @@ class _History:
     def subtracted(self) -> NDArray[np.float32]:
         """What presence and frequency penalties take from each id's logit."""
         counts = self._counts[: len(self._place)]
-        return self._parameters.presence_penalty * (counts > 0) + self._parameters.frequency_penalty * counts
+        were_generated = (counts > 0).astype(np.float32)
+        return self._parameters.presence_penalty * were_generated + self._parameters.frequency_penalty * counts
 
 
 class SamplerState:

@@ -1,0 +1,188 @@
+"""What the Thinker computes: answers as token ids, many requests at once, over one model and one key/value store."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from antiphon.engine.decoder import Decoder, Load, Submission
+from antiphon.engine.generation import Generation
+from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.sampler import SamplerState, SamplingParameters
+from antiphon.engine.scheduler import SchedulerLimits
+from antiphon.engine.sequence import FinishReason, Timings
+from antiphon.errors import AtCapacity, CheckpointError, ContextTooLong, InvalidInput, Unavailable
+from antiphon.model.attention import PagedKeyValues
+from antiphon.model.config import OmniConfig
+from antiphon.model.placement import Placement, placement
+from antiphon.model.thinker import Thinker
+from antiphon.model.weights import Checkpoint
+from antiphon.wire.generation import PromptNumbers
+from services.thinker.config import ThinkerSettings
+from services.thinker.prompt_media import ModalityName, PromptMedia
+from services.thinker.request import ThinkerOutput, ThinkerRequest
+from services.thinker.runner import ThinkerRunner
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """prompt: ids with every placeholder; its media rows follow by `Answer.add_rows`."""
+
+    prompt: PromptNumbers
+    sampling: SamplingParameters
+    max_new_tokens: int
+    stop_token_ids: Sequence[int] = ()
+    sends_hidden_rows: bool = False
+
+
+class ThinkerEngine:
+    def __init__(self, settings: ThinkerSettings) -> None:
+        self._settings = settings
+        self.config = OmniConfig.from_checkpoint(settings.checkpoint)
+        self._end_ids = end_token_ids(settings.checkpoint, self.config)
+        self._placement = placement(settings.device, settings.dtype)
+        self._decoder: Decoder[ThinkerRequest, ThinkerOutput] | None = None
+        self._held_media_rows = 0
+
+    @property
+    def context_rows(self) -> int:
+        """Of a prompt and its answer together."""
+        most = self.config.thinker.text.max_positions
+        return min(most, self._settings.context_rows or most)
+
+    async def start(self) -> None:
+        """Loads the model, which takes a while, and starts the engine's thread."""
+        runner = await asyncio.to_thread(_load, self._settings, self.config, self._placement)
+        settings = self._settings
+        limits = SchedulerLimits(settings.running_requests, settings.waiting_requests, settings.rows_per_step)
+        self._decoder = Decoder(runner, limits, PagePool(_page_count(settings), settings.page_rows), name="thinker")
+        self._decoder.start()
+
+    async def close(self) -> None:
+        if self._decoder is not None:
+            await self._decoder.stop()
+
+    def check(self) -> None:
+        """Raises when it cannot answer any more."""
+        self._running().check()
+
+    def load(self) -> Load:
+        return self._running().load()
+
+    def answer(self, question: Question) -> "Answer":
+        """Raises InvalidInput, ContextTooLong or AtCapacity. Close the answer, also after its end."""
+        request = self._request(question)
+        media_rows = len(request.media.prompt_rows)
+        if self._held_media_rows + media_rows > self._settings.media_rows:
+            raise AtCapacity("The Thinker holds all the media that it may. Try again soon.")
+        rows = request.prompt_rows
+        submission = Submission(
+            request,
+            prompt_rows=rows,
+            max_rows=rows + request.max_new_tokens - 1,
+            available_rows=request.media.available_rows,
+            max_untaken=self._settings.untaken_tokens,
+        )
+        generation = self._running().submit(submission)
+        self._held_media_rows += media_rows
+        return Answer(self, request, generation)
+
+    def forget(self, request: ThinkerRequest) -> None:
+        self._held_media_rows -= len(request.media.prompt_rows)
+
+    def _request(self, question: Question) -> ThinkerRequest:
+        prompt, most = question.prompt, question.max_new_tokens
+        self._check(len(prompt.token_ids), most, sends_hidden_rows=question.sends_hidden_rows)
+        return ThinkerRequest(
+            prompt.token_ids,
+            prompt.positions,
+            prompt.next_position,
+            PromptMedia(prompt.token_ids, self.config, self._placement.dtype),
+            SamplerState(question.sampling, prompt.token_ids.tolist()),
+            most,
+            self._end_ids.union(question.stop_token_ids),
+            question.sends_hidden_rows,
+        )
+
+    def _check(self, prompt_rows: int, max_new_tokens: int, *, sends_hidden_rows: bool) -> None:
+        if prompt_rows < 1:
+            raise InvalidInput("prompt.token_ids: expected at least one id; came none.", param="prompt.token_ids")
+        if max_new_tokens < 1:
+            raise InvalidInput(f"max_new_tokens: expected 1 or more; came {max_new_tokens}.", param="max_new_tokens")
+        if prompt_rows + max_new_tokens > self.context_rows:
+            raise ContextTooLong(
+                f"The context holds {self.context_rows} tokens; the prompt has {prompt_rows} and the answer may take "
+                f"{max_new_tokens}. Shorten the prompt or lower the limit of the answer."
+            )
+        if sends_hidden_rows and self.config.talker is None:
+            raise InvalidInput("return_multimodal_hidden_rows: this checkpoint has no Talker to read them.")
+
+    def _running(self) -> Decoder[ThinkerRequest, ThinkerOutput]:
+        if self._decoder is None:
+            raise Unavailable("The Thinker is still loading its model. Try again soon.")
+        return self._decoder
+
+
+class Answer:
+    """One answer being written: give it its media rows, iterate over its outputs, close it."""
+
+    def __init__(self, engine: ThinkerEngine, request: ThinkerRequest, generation: Generation[ThinkerOutput]) -> None:
+        self._engine, self._request, self._generation = engine, request, generation
+        self._is_closed = False
+
+    def add_rows(self, modality: ModalityName, first_row: int, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
+        """The next rows of one modality; what they complete is computed at once. Raises InvalidInput."""
+        self._request.media.add(modality, first_row, rows, deepstack)
+        self._generation.extend(self._request.media.available_rows)
+
+    def require_all_rows(self) -> None:
+        self._request.media.require_all()
+
+    def __aiter__(self) -> AsyncIterator[ThinkerOutput]:
+        return aiter(self._generation)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None until it has ended, and when it was closed before."""
+        return self._generation.finish_reason
+
+    @property
+    def timings(self) -> Timings:
+        return self._generation.timings
+
+    async def aclose(self) -> None:
+        """Frees its pages, wherever it stands."""
+        self._generation.cancel()
+        if not self._is_closed:
+            self._is_closed = True
+            self._engine.forget(self._request)
+
+
+def end_token_ids(checkpoint: Path, config: OmniConfig) -> frozenset[int]:
+    """generation_config.json's eos_token_id, one or several; without it the end of a turn."""
+    file = checkpoint / "generation_config.json"
+    try:
+        found = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file}: expected a JSON object of Hugging Face's generation settings; {error}"
+        ) from error
+    ids = found if isinstance(found, list) else [config.im_end_id if found is None else found]
+    if not all(isinstance(each, int) and 0 <= each < config.thinker.text.vocabulary for each in ids):
+        raise CheckpointError(f"{file}: expected eos_token_id to be ids of the vocabulary; found {found!r}.")
+    return frozenset(ids)
+
+
+def _page_count(settings: ThinkerSettings) -> int:
+    return -(-settings.cache_rows // settings.page_rows)
+
+
+def _load(settings: ThinkerSettings, config: OmniConfig, where: Placement) -> ThinkerRunner:
+    thinker = Thinker.load(Checkpoint(settings.checkpoint), config, dtype=where.dtype, device=where.device)
+    keys_values = PagedKeyValues(
+        config.thinker.text, _page_count(settings), settings.page_rows, dtype=where.dtype, device=where.device
+    )
+    return ThinkerRunner(thinker, keys_values)

@@ -1,0 +1,72 @@
+"""One request to the Thinker: its prompt, its media, what it has written so far, and where it ends."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from antiphon.engine.sampler import SamplerState
+from antiphon.engine.sequence import FinishReason
+from services.thinker.prompt_media import PromptMedia
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenRows:
+    """The accepted hidden rows of media rows [first_row, first_row + n), (n, width)."""
+
+    first_row: int
+    rows: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    id: int
+    is_last: bool
+
+
+ThinkerOutput = HiddenRows | Token
+
+
+@dataclass(slots=True, eq=False)
+class ThinkerRequest:
+    # int64 (prompt rows)
+    token_ids: NDArray[np.int64]
+    # float32 (3, prompt rows)
+    positions: NDArray[np.float32]
+    # Of the first generated token, on all three axes.
+    next_position: float
+    media: PromptMedia
+    sampling: SamplerState
+    max_new_tokens: int
+    end_ids: frozenset[int]
+    sends_hidden_rows: bool
+
+    generated: list[int] = field(default_factory=list)
+    # Media rows whose hidden rows were given already; a request that is computed again does not give them twice.
+    hidden_rows_given: int = 0
+
+    @property
+    def prompt_rows(self) -> int:
+        return len(self.token_ids)
+
+    def write_inputs(self, first_row: int, token_ids: NDArray[np.int64], positions: NDArray[np.float32]) -> None:
+        """Fills ids (n) and positions (3, n) of the rows from `first_row` on: of the prompt, then of what it wrote."""
+        prompted = min(max(self.prompt_rows - first_row, 0), len(token_ids))
+        token_ids[:prompted] = self.token_ids[first_row : first_row + prompted]
+        positions[:, :prompted] = self.positions[:, first_row : first_row + prompted]
+        if prompted < len(token_ids):
+            first = first_row + prompted - self.prompt_rows
+            stop = first + len(token_ids) - prompted
+            token_ids[prompted:] = self.generated[first:stop]
+            positions[:, prompted:] = self.next_position + np.arange(first, stop, dtype=np.float32)
+
+    def write(self, token_id: int) -> tuple[Token, FinishReason | None]:
+        """One more token of the answer, and whether it is the last."""
+        self.generated.append(token_id)
+        reason: FinishReason | None = None
+        if token_id in self.end_ids:
+            reason = "stop"
+        elif len(self.generated) >= self.max_new_tokens:
+            reason = "length"
+        return Token(token_id, reason is not None), reason

@@ -1,0 +1,115 @@
+"""The Thinker over gRPC: decode each message, call the engine, encode what comes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+from antiphon.errors import InternalError, InvalidInput
+from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, EmbeddingRows, MultimodalHiddenRows
+from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TextToken
+from antiphon.wire import methods, tensors
+from antiphon.wire.generation import finish_reason_message, read_ids, read_prompt, read_sampling, timings_message
+from services.thinker.config import ThinkerSettings
+from services.thinker.engine import Answer, Question, ThinkerEngine
+from services.thinker.prompt_media import ModalityName
+from services.thinker.request import HiddenRows, ThinkerOutput
+
+_MODALITIES: Final[dict[int, ModalityName]] = {
+    MODALITY_AUDIO: "audio",
+    MODALITY_IMAGE: "image",
+    MODALITY_VIDEO: "video",
+}
+
+
+def host(settings: ThinkerSettings) -> HostedService:
+    engine = ThinkerEngine(settings)
+    servicer = ThinkerServicer(engine)
+    return HostedService(
+        stage="thinker",
+        grpc_service=methods.GENERATE.service,
+        add_to_server=lambda server: methods.GENERATE.add_to_server(server, servicer.generate),
+        start=engine.start,
+        close=engine.close,
+        check=engine.check,
+        load=lambda: ServiceLoad(waiting=engine.load().waiting),
+    )
+
+
+class ThinkerServicer:
+    def __init__(self, engine: ThinkerEngine) -> None:
+        self._engine = engine
+
+    async def generate(
+        self, requests: AsyncIterator[GenerateRequest], _context: Any
+    ) -> AsyncGenerator[GenerateResponse, None]:
+        question = self._question(await _start(requests))
+        async with aclosing(self._engine.answer(question)) as answer, _receiving(requests, answer) as received:
+            async for output in answer:
+                yield _response(output)
+            await received
+            if answer.finish_reason is None:
+                raise InternalError("The Thinker's answer ended without a reason.")
+            reason = finish_reason_message(answer.finish_reason)
+            yield GenerateResponse(end=GenerateEnd(finish_reason=reason, timings=timings_message(answer.timings)))
+
+    def _question(self, start: GenerateStart) -> Question:
+        vocabulary = self._engine.config.thinker.text.vocabulary
+        return Question(
+            read_prompt(start.prompt, vocabulary),
+            read_sampling(start.sampling, vocabulary),
+            start.max_new_tokens,
+            read_ids(start.stop_token_ids, vocabulary, name="stop_token_ids").tolist(),
+            start.return_multimodal_hidden_rows,
+        )
+
+
+async def _start(requests: AsyncIterator[GenerateRequest]) -> GenerateStart:
+    first = await anext(requests, None)
+    kind = None if first is None else first.WhichOneof("message")
+    if first is None or kind != "start":
+        raise InvalidInput(f"Expected start as the first message; came {kind or 'nothing'}.")
+    return first.start
+
+
+@asynccontextmanager
+async def _receiving(requests: AsyncIterator[GenerateRequest], answer: Answer) -> AsyncIterator[asyncio.Task[None]]:
+    """Reads the rest of the input beside the answer. A fault in it ends the answer; awaiting the task tells which."""
+    task = asyncio.create_task(_receive(requests, answer), name="input of the thinker")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _receive(requests: AsyncIterator[GenerateRequest], answer: Answer) -> None:
+    try:
+        async for request in requests:
+            kind = request.WhichOneof("message")
+            if kind == "end":
+                return answer.require_all_rows()
+            if kind != "rows":
+                raise InvalidInput(f"Expected rows or end after start; came {kind or 'an empty message'}.")
+            _add_rows(request.rows, answer)
+        raise InvalidInput("The input broke off before its end message.")
+    except BaseException:
+        await answer.aclose()
+        raise
+
+
+def _add_rows(message: EmbeddingRows, answer: Answer) -> None:
+    modality = _MODALITIES.get(message.modality)
+    if modality is None:
+        raise InvalidInput(f"rows.modality: expected audio, image or video; came {message.modality}.")
+    rows = tensors.unpack(message.rows, name="rows.rows", shape=(None, None))
+    deepstack = [tensors.unpack(each, name="rows.deepstack", shape=tuple(rows.shape)) for each in message.deepstack]
+    answer.add_rows(modality, message.first_row, rows, deepstack)
+
+
+def _response(output: ThinkerOutput) -> GenerateResponse:
+    if isinstance(output, HiddenRows):
+        rows = MultimodalHiddenRows(first_row=output.first_row, rows=tensors.pack(output.rows))
+        return GenerateResponse(hidden_rows=rows)
+    return GenerateResponse(token=TextToken(id=output.id, is_last=output.is_last))

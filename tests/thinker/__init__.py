@@ -1,0 +1,1 @@
+"""The Thinker as a service."""
