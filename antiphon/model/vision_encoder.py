@@ -1,6 +1,6 @@
 """The vision encoder: patches to rows for the Thinker and to the rows added after its first layers ("deepstack").
 
-Attention stays within a temporal patch, so pictures and temporal patches of one size go through together, of whatever
+Attention stays within a temporal patch, so images and temporal patches of one size go through together, of whatever
 request.
 """
 
@@ -50,7 +50,7 @@ class VisionEncoder(nn.Module):
         return encoder.eval()
 
     def encode(self, frames: PatchedFrames) -> VisionRows:
-        """One picture or film; rows follow the merged grid, row by row, frames in time order."""
+        """One image or video; rows follow the merged grid, row by row, frames in time order."""
         per_patch = frames.grid.height * frames.grid.width
         parts = frames.temporal_parts(max(_PATCHES_AT_ONCE // per_patch, 1))
         encoded = [self._encode([part])[0] for part in parts]

@@ -1,4 +1,4 @@
-"""Pictures and film frames to the patches that the vision encoder reads, as transformers' fast processors make them.
+"""Images and video frames to the patches that the vision encoder reads, as transformers' fast processors make them.
 
 A row of patches is 3 channels x 2 frames x 16 x 16 pixels; rows come in blocks of 2 x 2 patches, one block a token.
 """
@@ -18,8 +18,8 @@ from antiphon.errors import CheckpointError, InvalidInput
 from antiphon.model.config import VisionEncoderConfig
 
 MAX_ASPECT_RATIO = 200
-# Qwen3OmniMoeProcessor's own bounds for film frames, which hold where a checkpoint states none.
-_FILM_PIXELS = {"shortest_edge": 128 * 32 * 32, "longest_edge": 768 * 32 * 32}
+# Qwen3OmniMoeProcessor's own bounds for video frames, which hold where a checkpoint states none.
+_VIDEO_PIXELS = {"shortest_edge": 128 * 32 * 32, "longest_edge": 768 * 32 * 32}
 
 
 class PatchGrid(NamedTuple):
@@ -36,7 +36,7 @@ class PatchGrid(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PatchedFrames:
-    """A picture, or any run of temporal patches of a film."""
+    """An image, or any run of temporal patches of a video."""
 
     rows: Tensor  # float32 (grid.patches, channels * temporal patch * patch * patch)
     grid: PatchGrid
@@ -50,7 +50,7 @@ class PatchedFrames:
 
 @dataclass(frozen=True, slots=True)
 class PixelBounds:
-    """Pixels that a picture, or one frame of a film, has after resizing."""
+    """Pixels that an image, or one frame of a video, has after resizing."""
 
     minimum: int
     maximum: int
@@ -59,7 +59,7 @@ class PixelBounds:
         """The size nearest to the given one with sides that are multiples, within the bounds."""
         if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
             raise InvalidInput(
-                f"expected a picture whose longer side is at most {MAX_ASPECT_RATIO} times the shorter; "
+                f"expected an image whose longer side is at most {MAX_ASPECT_RATIO} times the shorter; "
                 f"came {width} x {height} pixels. Crop it."
             )
         rounded = round(height / multiple) * multiple, round(width / multiple) * multiple
@@ -74,61 +74,78 @@ class PixelBounds:
 
 @dataclass(frozen=True, slots=True)
 class VisionPreprocessor:
-    """How a checkpoint wants its pictures and films."""
+    """How a checkpoint wants its images and videos."""
 
     patch_size: int
     temporal_patch_size: int
     merge_size: int
-    picture_bounds: PixelBounds
-    film_bounds: PixelBounds
+    image_bounds: PixelBounds
+    video_bounds: PixelBounds
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
     @classmethod
     def from_checkpoint(cls, directory: Path, config: VisionEncoderConfig) -> "VisionPreprocessor":
         """Reads processor_config.json, or preprocessor_config.json as the released checkpoints have it."""
-        pictures, films = _processor_sections(directory)
+        images, videos = _processor_sections(directory)
         try:
             return cls(
                 patch_size=config.patch_size,
                 temporal_patch_size=config.temporal_patch_size,
                 merge_size=config.merge_size,
-                picture_bounds=_bounds(pictures),
-                film_bounds=_bounds(films),
-                mean=tuple(float(value) for value in pictures["image_mean"]),
-                deviation=tuple(float(value) for value in pictures["image_std"]),
+                image_bounds=_bounds(images),
+                video_bounds=_bounds(videos),
+                mean=tuple(float(value) for value in images["image_mean"]),
+                deviation=tuple(float(value) for value in images["image_std"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{directory}: expected the image processor's size, image_mean and image_std; {error!r}"
             ) from error
 
-    def picture_grid(self, height: int, width: int) -> PatchGrid:
-        return self._grid(1, self.picture_bounds, height, width)
+    def image_grid(self, height: int, width: int) -> PatchGrid:
+        return self._grid(1, self.image_bounds, height, width)
 
-    def film_grid(self, frames: int, height: int, width: int) -> PatchGrid:
-        return self._grid(-(-frames // self.temporal_patch_size), self.film_bounds, height, width)
+    def video_grid(self, frames: int, height: int, width: int) -> PatchGrid:
+        return self._grid(-(-frames // self.temporal_patch_size), self.video_bounds, height, width)
 
     def token_count(self, grid: PatchGrid) -> int:
         return grid.patches // self.merge_size**2
 
-    def picture(self, pixels: Tensor) -> PatchedFrames:
+    def image(self, pixels: Tensor) -> PatchedFrames:
         """uint8 (3, height, width)."""
-        return self._patched(pixels[None], self.picture_grid(*pixels.shape[1:]))
+        return self.patched(self.resized_image(pixels))
 
-    def film(self, frames: Tensor) -> PatchedFrames:
+    def video(self, frames: Tensor) -> PatchedFrames:
         """uint8 (frames, 3, height, width)."""
-        return self._patched(frames, self.film_grid(len(frames), *frames.shape[2:]))
+        return self.patched(self.resized_video(frames))
+
+    def resized_image(self, pixels: Tensor) -> Tensor:
+        """uint8 (3, height, width) -> uint8 (1, 3, height, width) as the model sees it."""
+        return self._resized(pixels[None], self.image_grid(*pixels.shape[1:]))
+
+    def resized_video(self, frames: Tensor) -> Tensor:
+        """uint8 (frames, 3, height, width), of any part of a video, as the model sees them."""
+        return self._resized(frames, self.video_grid(len(frames), *frames.shape[2:]))
+
+    def patched(self, resized: Tensor) -> PatchedFrames:
+        """Resized frames; the last is repeated to fill a temporal patch."""
+        missing = -len(resized) % self.temporal_patch_size
+        frames = torch.cat([resized, resized[-1:].expand(missing, -1, -1, -1)])
+        time, height, width = len(frames) // self.temporal_patch_size, *frames.shape[2:]
+        grid = PatchGrid(time, height // self.patch_size, width // self.patch_size)
+        return PatchedFrames(self._rows(self._normalised(frames), grid), grid)
 
     def _grid(self, time: int, bounds: PixelBounds, height: int, width: int) -> PatchGrid:
         height, width = bounds.resized(height, width, self.patch_size * self.merge_size)
         return PatchGrid(time, height // self.patch_size, width // self.patch_size)
 
-    def _patched(self, frames: Tensor, grid: PatchGrid) -> PatchedFrames:
-        resized = _resize(frames, (grid.height * self.patch_size, grid.width * self.patch_size))
-        missing = -len(resized) % self.temporal_patch_size
-        resized = torch.cat([resized, resized[-1:].expand(missing, -1, -1, -1)])
-        return PatchedFrames(self._rows(self._normalised(resized), grid), grid)
+    def _resized(self, frames: Tensor, grid: PatchGrid) -> Tensor:
+        size = (grid.height * self.patch_size, grid.width * self.patch_size)
+        if tuple(frames.shape[2:]) == size:
+            return frames
+        # uint8 in, uint8 out: bit for bit what torchvision's bicubic resize with antialiasing gives.
+        return functional.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False)
 
     def _normalised(self, frames: Tensor) -> Tensor:
         # Rescaling by 1/255 is folded into mean and deviation, as the fast processors do.
@@ -145,29 +162,22 @@ class VisionPreprocessor:
         return split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(grid.patches, -1)
 
 
-def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 in, uint8 out: bit for bit what torchvision's bicubic resize with antialiasing gives."""
-    if tuple(frames.shape[2:]) == size:
-        return frames
-    return functional.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False)
-
-
 def _at_least(multiple: int, rounding: Callable[[float], int], length: float) -> int:
     return max(multiple, rounding(length / multiple) * multiple)
 
 
 def _processor_sections(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(of pictures, of films)"""
+    """(of images, of videos)"""
     whole = _read(directory / "processor_config.json")
     if "image_processor" in whole:
-        pictures = whole["image_processor"]
-        return pictures, whole.get("video_processor") or {"size": _FILM_PIXELS}
-    pictures = _read(directory / "preprocessor_config.json")
-    if not pictures:
+        images = whole["image_processor"]
+        return images, whole.get("video_processor") or {"size": _VIDEO_PIXELS}
+    images = _read(directory / "preprocessor_config.json")
+    if not images:
         raise CheckpointError(
-            f"{directory}: expected processor_config.json or preprocessor_config.json: they tell the sizes of pictures."
+            f"{directory}: expected processor_config.json or preprocessor_config.json: they tell the sizes of images."
         )
-    return pictures, _read(directory / "video_preprocessor_config.json") or {"size": _FILM_PIXELS}
+    return images, _read(directory / "video_preprocessor_config.json") or {"size": _VIDEO_PIXELS}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The vision encoder against transformers' vision tower: pictures, films, parts of films, many at once."""
+"""The vision encoder against transformers' vision tower: images, videos, parts of videos, many at once."""
 
 from functools import cache
 from pathlib import Path
@@ -47,12 +47,12 @@ def test_rows_equal_transformers(which: str, grid: PatchGrid, request: pytest.Fi
     assert_same(load(reference.checkpoint).encode(frames), reference_rows(reference, frames))
 
 
-def test_parts_of_a_film_may_be_encoded_alone(tiny_checkpoint: Path) -> None:
-    encoder, film = load(tiny_checkpoint), draw(PatchGrid(5, 4, 6))
-    parts = [encoder.encode(part) for part in film.temporal_parts(1)]
+def test_parts_of_a_video_may_be_encoded_alone(tiny_checkpoint: Path) -> None:
+    encoder, video = load(tiny_checkpoint), draw(PatchGrid(5, 4, 6))
+    parts = [encoder.encode(part) for part in video.temporal_parts(1)]
     levels = zip(*(part.deepstack for part in parts), strict=True)
     joined = VisionRows(torch.cat([part.rows for part in parts]), tuple(torch.cat(level) for level in levels))
-    assert_same(joined, encoder.encode(film))
+    assert_same(joined, encoder.encode(video))
 
 
 def test_media_of_many_requests_may_be_encoded_together(tiny_checkpoint: Path) -> None:
@@ -62,11 +62,11 @@ def test_media_of_many_requests_may_be_encoded_together(tiny_checkpoint: Path) -
         assert_same(together, alone)
 
 
-def test_a_film_too_long_for_one_pass_is_the_same(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, film = load(tiny_checkpoint), draw(PatchGrid(5, 4, 6))
-    whole = encoder.encode(film)
+def test_a_video_too_long_for_one_pass_is_the_same(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, video = load(tiny_checkpoint), draw(PatchGrid(5, 4, 6))
+    whole = encoder.encode(video)
     monkeypatch.setattr("antiphon.model.vision_encoder._PATCHES_AT_ONCE", 60)
-    assert_same(encoder.encode(film), whole)
+    assert_same(encoder.encode(video), whole)
 
 
 def test_bfloat16_stays_near_float32(nano: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sizes and patches of pictures and films against transformers' image processor."""
+"""Sizes and patches of images and videos against transformers' image processor."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def preprocessor(checkpoint: Path) -> VisionPreprocessor:
     return VisionPreprocessor.from_checkpoint(checkpoint, OmniConfig.from_checkpoint(checkpoint).thinker.vision)
 
 
-def draw_picture(height: int, width: int) -> np.ndarray:
+def draw_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
@@ -43,7 +43,7 @@ def test_a_ribbon_is_refused() -> None:
         PixelBounds(3_136, 12_845_056).resized(20, 4_020, 32)
 
 
-def reference_picture(pixels: np.ndarray, bounds: PixelBounds) -> tuple[torch.Tensor, PatchGrid]:
+def reference_image(pixels: np.ndarray, bounds: PixelBounds) -> tuple[torch.Tensor, PatchGrid]:
     processor = Qwen2VLImageProcessorPil(
         size={"shortest_edge": bounds.minimum, "longest_edge": bounds.maximum},
         patch_size=16,
@@ -56,44 +56,44 @@ def reference_picture(pixels: np.ndarray, bounds: PixelBounds) -> tuple[torch.Te
     return out["pixel_values"], PatchGrid(*out["image_grid_thw"][0].tolist())
 
 
-def test_a_picture_of_the_right_size_equals_transformers(nano: Path) -> None:
-    pixels = draw_picture(128, 128)
-    patched = preprocessor(nano).picture(channels_first(pixels))
-    rows, grid = reference_picture(pixels, preprocessor(nano).picture_bounds)
+def test_an_image_of_the_right_size_equals_transformers(nano: Path) -> None:
+    pixels = draw_image(128, 128)
+    patched = preprocessor(nano).image(channels_first(pixels))
+    rows, grid = reference_image(pixels, preprocessor(nano).image_bounds)
     assert patched.grid == grid
     torch.testing.assert_close(patched.rows, rows, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(200, 90), (333, 777), (50, 60), (1, 1)])
-def test_a_resized_picture_is_within_one_level_of_pillow(size: tuple[int, int], nano: Path) -> None:
+def test_a_resized_image_is_within_one_level_of_pillow(size: tuple[int, int], nano: Path) -> None:
     """Pillow rounds between its two passes; torchvision, whose result is ours, differs from it by one level at most."""
-    pixels = draw_picture(*size)
-    patched = preprocessor(nano).picture(channels_first(pixels))
-    rows, grid = reference_picture(pixels, preprocessor(nano).picture_bounds)
+    pixels = draw_image(*size)
+    patched = preprocessor(nano).image(channels_first(pixels))
+    rows, grid = reference_image(pixels, preprocessor(nano).image_bounds)
     assert patched.grid == grid
     levels = (patched.rows - rows).abs() * 127.5
     assert levels.max() < 1.01
     assert (levels > 0.5).float().mean() < 0.01
 
 
-def test_the_last_frame_of_an_odd_film_is_repeated(nano: Path) -> None:
-    frames = torch.stack([channels_first(draw_picture(96, 96)) // (index + 1) for index in range(5)])
-    odd, even = preprocessor(nano).film(frames), preprocessor(nano).film(torch.cat([frames, frames[-1:]]))
+def test_the_last_frame_of_an_odd_video_is_repeated(nano: Path) -> None:
+    frames = torch.stack([channels_first(draw_image(96, 96)) // (index + 1) for index in range(5)])
+    odd, even = preprocessor(nano).video(frames), preprocessor(nano).video(torch.cat([frames, frames[-1:]]))
     assert odd.grid == PatchGrid(3, 6, 6)
     assert torch.equal(odd.rows, even.rows)
 
 
-def test_temporal_parts_are_the_film(nano: Path) -> None:
-    film = preprocessor(nano).film(torch.stack([channels_first(draw_picture(96, 96)) // (i + 1) for i in range(6)]))
-    parts = film.temporal_parts(2)
+def test_temporal_parts_are_the_video(nano: Path) -> None:
+    video = preprocessor(nano).video(torch.stack([channels_first(draw_image(96, 96)) // (i + 1) for i in range(6)]))
+    parts = video.temporal_parts(2)
     assert [part.grid.time for part in parts] == [2, 1]
-    assert torch.equal(torch.cat([part.rows for part in parts]), film.rows)
+    assert torch.equal(torch.cat([part.rows for part in parts]), video.rows)
 
 
-def test_pictures_and_films_have_bounds_of_their_own(nano: Path) -> None:
+def test_images_and_videos_have_bounds_of_their_own(nano: Path) -> None:
     ours = preprocessor(nano)
-    assert ours.picture_grid(480, 640) == PatchGrid(1, 6, 8)
-    assert ours.film_grid(7, 480, 480) == PatchGrid(4, 6, 6)
+    assert ours.image_grid(480, 640) == PatchGrid(1, 6, 8)
+    assert ours.video_grid(7, 480, 480) == PatchGrid(4, 6, 6)
     assert ours.token_count(PatchGrid(4, 6, 6)) == 36
 
 
@@ -102,8 +102,8 @@ def test_the_released_checkpoints_file_is_read_too(nano: Path, tmp_path: Path) -
     released = {"min_pixels": 3136, "max_pixels": 12845056, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(released))
     ours = preprocessor(tmp_path)
-    assert ours.picture_bounds == PixelBounds(3136, 12845056)
-    assert ours.film_bounds == PixelBounds(131072, 786432), "what transformers' processor gives films by default"
+    assert ours.image_bounds == PixelBounds(3136, 12845056)
+    assert ours.video_bounds == PixelBounds(131072, 786432), "what transformers' processor gives videos by default"
 
 
 def test_a_checkpoint_without_sizes_is_refused(nano: Path, tmp_path: Path) -> None:
