@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, CheckpointError
+from antiphon.hosting.default_checkpoint import default_checkpoint
+from antiphon.wire.errors import family_member
 from services.command_line.answer_display import AnswerClock, AnswerDisplay
 from services.command_line.answer_file import AnswerFile
 from services.command_line.answer_stream import (
@@ -25,7 +27,6 @@ from services.command_line.answer_stream import (
     stream_answer,
 )
 from services.command_line.question import Question, UnknownMediumError, request_body
-from services.command_line.shipped import shipped_checkpoint, shipped_question
 from services.command_line.waiting import waiting
 
 # Until the first piece and between two; longer than any turn of a healthy platform takes.
@@ -83,14 +84,17 @@ def ask(
     terminal = Terminal(Console(), Console(stderr=True))
     try:
         asyncio.run(ask_once(question, Target(base_url, checkpoint, model), speak, terminal))
-    except (AnswerFailedError, AntiphonError, UnknownMediumError, OSError) as error:
-        terminal.notes.print(f"[bold red]antiphon ask:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    except (AnswerFailedError, AntiphonError, UnknownMediumError, OSError, BaseExceptionGroup) as error:
+        known = family_member(error) if isinstance(error, BaseExceptionGroup) else error
+        if known is None:
+            raise
+        terminal.notes.print(f"[bold red]antiphon ask:[/] {escape(str(known))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
 async def ask_once(question: Question, target: Target, speak: Path | None, terminal: Terminal) -> None:
     if question.is_empty:
-        question = question.about_sound(shipped_question())
+        question = question.about_sound(example_question())
         terminal.notes.print(f"Asking {question.sounds[0].name}, the spoken example.", highlight=False)
     async with _connected(target, terminal.notes) as client:
         body = request_body(question, target.model or await first_model(client))
@@ -101,6 +105,14 @@ async def ask_once(question: Question, target: Target, speak: Path | None, termi
         display.figures(clock, end)
         if speak is not None:
             display.where(speak, clock)
+
+
+def example_question() -> Path:
+    """A question asked aloud, to which nano knows the answer."""
+    question = default_checkpoint() / "examples" / "question.wav"
+    if not question.exists():
+        raise CheckpointError(f"Expected the example question {question}; it is missing. Ask something of your own.")
+    return question
 
 
 async def _show(
@@ -135,7 +147,7 @@ async def _connected(target: Target, notes: Console) -> AsyncIterator[httpx.Asyn
 
     async with AsyncExitStack() as opened:
         async with waiting(notes, "Starting the platform in this process"):
-            base_url = await opened.enter_async_context(embedded_platform(target.checkpoint or shipped_checkpoint()))
+            base_url = await opened.enter_async_context(embedded_platform(target.checkpoint or default_checkpoint()))
         yield await opened.enter_async_context(_client(base_url))
 
 
