@@ -8,14 +8,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol
 
 from antiphon.engine.generation import End, Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
-from antiphon.engine.sequence import ALL_ROWS, Clock, FinishReason, RequestT, Sequence, Slice
+from antiphon.engine.sequence import ALL_ROWS, Clock, FinishReason, RequestT, Sequence, Slice, Timings
 from antiphon.errors import AntiphonError, InternalError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -65,6 +65,32 @@ class Load:
     page_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class _SequenceLine(Generic[RequestT]):
+    """Counters of a sequence that its reader writes: the scheduler sees them when it next looks, which `wake` makes it
+    do. Each has one writer, so they need no lock."""
+
+    sequence: Sequence[RequestT]
+    wake: Callable[[], None]
+    cancel_sequence: Callable[[Sequence[RequestT]], None]
+
+    def extend(self, available_rows: int) -> None:
+        self.sequence.available_rows = max(self.sequence.available_rows, available_rows)
+        self.wake()
+
+    def take(self) -> None:
+        was_full = self.sequence.is_full
+        self.sequence.taken += 1
+        if was_full and not self.sequence.is_full:
+            self.wake()
+
+    def cancel(self) -> None:
+        self.cancel_sequence(self.sequence)
+
+    def timings(self) -> Timings:
+        return self.sequence.clock.timings(time.perf_counter())
+
+
 # What one step has for the readers of one event loop.
 _Mail = dict[asyncio.AbstractEventLoop, list[tuple[Generation[OutputT], tuple[OutputT, ...], End | None]]]
 
@@ -101,7 +127,7 @@ class Decoder(Generic[RequestT, OutputT]):
             submission.max_untaken,
             Clock(time.perf_counter()),
         )
-        generation: Generation[OutputT] = Generation(self, sequence, loop)
+        generation: Generation[OutputT] = Generation(_SequenceLine(sequence, self._wake, self._cancel), loop)
         with self._lock:
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
@@ -109,20 +135,6 @@ class Decoder(Generic[RequestT, OutputT]):
             self._generations[sequence.number] = (generation, loop)
             self._work_came.notify()
         return generation
-
-    def extend(self, sequence: Sequence[RequestT], available_rows: int) -> None:
-        with self._lock:
-            sequence.available_rows = max(sequence.available_rows, available_rows)
-            self._work_came.notify()
-
-    def cancel(self, sequence: Sequence[RequestT]) -> None:
-        with self._lock:
-            self._leave(sequence)
-            self._work_came.notify()
-
-    def wake(self) -> None:
-        with self._lock:
-            self._work_came.notify()
 
     def load(self) -> Load:
         with self._lock:
@@ -209,6 +221,15 @@ class Decoder(Generic[RequestT, OutputT]):
             self._leave(sequence)
         if outcome.values or end is not None:
             mail.setdefault(reader[1], []).append((reader[0], outcome.values, end))
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._work_came.notify()
+
+    def _cancel(self, sequence: Sequence[RequestT]) -> None:
+        with self._lock:
+            self._leave(sequence)
+            self._work_came.notify()
 
     def _leave(self, sequence: Sequence[RequestT]) -> None:
         """Under the lock: the sequence ends and its pages are free. Its request is released by the thread, which may be

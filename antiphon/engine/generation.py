@@ -1,13 +1,12 @@
 """One request as its reader sees it: an async iterator of outputs, fed by the decoder's thread."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from antiphon.engine.sequence import FinishReason, RequestT, Sequence, Timings
+from antiphon.engine.sequence import FinishReason, Timings
 from antiphon.errors import AntiphonError
 
 OutputT = TypeVar("OutputT")
@@ -21,23 +20,26 @@ class End:
     error: AntiphonError | None = None
 
 
-class Engine(Protocol[RequestT]):
-    """What a generation asks of its decoder."""
+class Line(Protocol):
+    """The way from a reader to its sequence in the decoder."""
 
-    def extend(self, sequence: Sequence[RequestT], available_rows: int) -> None: ...
+    def extend(self, available_rows: int) -> None: ...
 
-    def cancel(self, sequence: Sequence[RequestT]) -> None: ...
+    def take(self) -> None:
+        """One output has been read."""
+        ...
 
-    def wake(self) -> None: ...
+    def cancel(self) -> None: ...
+
+    def timings(self) -> Timings: ...
 
 
 class Generation(Generic[OutputT]):
     """One reader, on the event loop that submitted it. Ends when the request has finished or was cancelled; raises what
     made it fail."""
 
-    def __init__(self, engine: Engine[RequestT], sequence: Sequence[RequestT], loop: asyncio.AbstractEventLoop) -> None:
-        self._engine = engine
-        self._sequence = sequence
+    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
+        self._line = line
         self._loop = loop
         self._values: deque[OutputT] = deque()
         self._end: End | None = None
@@ -51,7 +53,8 @@ class Generation(Generic[OutputT]):
             self._waiter = self._loop.create_future()
             await self._waiter
         if self._values:
-            return self._take()
+            self._line.take()
+            return self._values.popleft()
         if self._end is not None and self._end.error is not None:
             raise self._end.error
         raise StopAsyncIteration
@@ -64,16 +67,16 @@ class Generation(Generic[OutputT]):
     @property
     def timings(self) -> Timings:
         """So far, or of the whole once it has ended."""
-        return self._sequence.clock.timings(time.perf_counter())
+        return self._line.timings()
 
     def extend(self, available_rows: int) -> None:
         """More input exists. Put it into the request first: the engine's thread reads rows below `available_rows`."""
-        self._engine.extend(self._sequence, available_rows)
+        self._line.extend(available_rows)
 
     def cancel(self) -> None:
         """Frees its pages at once; outputs not yet read are dropped. Harmless after the end."""
         self._values.clear()
-        self._engine.cancel(self._sequence)
+        self._line.cancel()
         self.receive((), End())
 
     async def aclose(self) -> None:
@@ -88,10 +91,3 @@ class Generation(Generic[OutputT]):
         self._end = end
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _take(self) -> OutputT:
-        was_full = self._sequence.is_full
-        self._sequence.taken += 1
-        if was_full and not self._sequence.is_full:
-            self._engine.wake()
-        return self._values.popleft()

@@ -1,0 +1,151 @@
+"""The batcher: urgency, batches, and jobs that nobody waits for any more."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+
+from antiphon.engine.batcher import Batcher
+from antiphon.errors import AtCapacity, DeadlineExceeded, InternalError, Unavailable
+
+
+class Doubling:
+    """Doubles numbers; remembers its batches; can be held."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.began = threading.Event()
+        self._may_end = threading.Event()
+        self._may_end.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._may_end.clear()
+        try:
+            yield
+        finally:
+            self._may_end.set()
+
+    def __call__(self, jobs: list[int]) -> list[int]:
+        self.batches.append(jobs)
+        self.began.set()
+        assert self._may_end.wait(10)
+        if -1 in jobs:
+            raise RuntimeError("no negative numbers")
+        return [2 * job for job in jobs]
+
+
+@asynccontextmanager
+async def batching(compute: Doubling, *, max_waiting: int = 16, max_batch: int = 1) -> AsyncIterator[Batcher[int, int]]:
+    batcher = Batcher(compute, max_waiting=max_waiting, max_batch=max_batch, name="doubler")
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        await batcher.stop()
+
+
+async def occupied(batcher: Batcher[int, int], compute: Doubling) -> "asyncio.Task[int]":
+    """The worker is busy with job 0 until the step is let go."""
+    busy = asyncio.create_task(batcher.run(0))
+    while not compute.began.is_set():  # noqa: ASYNC110 (set on the worker thread)
+        await asyncio.sleep(0.001)
+    return busy
+
+
+async def test_the_most_urgent_job_runs_first() -> None:
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            soon = time.monotonic() + 60
+            jobs = [(1, None), (2, soon + 9), (3, soon), (4, None)]
+            tasks = [asyncio.create_task(batcher.run(job, deadline=deadline)) for job, deadline in jobs]
+            await asyncio.sleep(0)
+        assert await asyncio.gather(busy, *tasks) == [0, 2, 4, 6, 8]
+    assert compute.batches == [[0], [3], [2], [1], [4]]
+
+
+async def test_waiting_jobs_run_together() -> None:
+    compute = Doubling()
+    async with batching(compute, max_batch=2) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            tasks = [asyncio.create_task(batcher.run(job)) for job in (1, 2, 3)]
+            await asyncio.sleep(0)
+        assert await asyncio.gather(busy, *tasks) == [0, 2, 4, 6]
+    assert compute.batches == [[0], [1, 2], [3]]
+
+
+async def test_a_job_whose_caller_hung_up_is_never_run() -> None:
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            task = asyncio.create_task(batcher.run(1))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.sleep(0)
+            assert batcher.waiting() == 0
+        await busy
+        assert await batcher.run(5) == 10
+    assert compute.batches == [[0], [5]]
+
+
+async def test_a_job_that_is_too_late_is_never_run() -> None:
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with pytest.raises(DeadlineExceeded):
+            await batcher.run(1, deadline=time.monotonic() - 1)
+    assert compute.batches == []
+
+
+async def test_a_full_queue_refuses() -> None:
+    compute = Doubling()
+    async with batching(compute, max_waiting=1) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            waiting = asyncio.create_task(batcher.run(1))
+            await asyncio.sleep(0)
+            with pytest.raises(AtCapacity):
+                await batcher.run(2)
+        assert [await busy, await waiting] == [0, 2]
+
+
+async def test_a_failure_reaches_its_caller_and_the_worker_lives_on() -> None:
+    async with batching(Doubling()) as batcher:
+        with pytest.raises(InternalError, match="The doubler failed: RuntimeError: no negative numbers"):
+            await batcher.run(-1)
+        assert await batcher.run(4) == 8
+
+
+async def test_stopping_drains_or_refuses() -> None:
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            waiting = asyncio.create_task(batcher.run(1))
+            await asyncio.sleep(0)
+            stopping = asyncio.create_task(batcher.stop(drain_seconds=10))
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable):
+                await batcher.run(2)
+        await stopping
+        assert [await busy, await waiting] == [0, 2]
+
+
+async def test_stopping_without_time_fails_what_waits() -> None:
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            waiting = asyncio.create_task(batcher.run(1))
+            await asyncio.sleep(0)
+            stopping = asyncio.create_task(batcher.stop())
+            with pytest.raises(Unavailable):
+                await waiting
+        await stopping
+        assert await busy == 0
