@@ -38,6 +38,12 @@ class SpecialTokens:
                     f"{config.file}: says {name} is {configured}, the tokenizer says {tokenizer.control_id(name)}. "
                     "The files are of different models."
                 )
+        for role, configured in {"user": config.user_id, "assistant": config.assistant_id}.items():
+            if tokenizer.encode_plain(role) != [configured]:
+                raise CheckpointError(
+                    f"{config.file}: says the role {role} is the one token {configured}, the tokenizer says "
+                    f"{tokenizer.encode_plain(role)}. The files are of different models."
+                )
         return cls(
             im_start=config.im_start_id,
             im_end=config.im_end_id,

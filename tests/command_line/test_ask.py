@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import wave
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -96,6 +97,28 @@ def test_with_nothing_to_ask_the_spoken_example_is_asked(platform: FakePlatform,
     assert "question.wav" in notes
     (sound,) = platform.asked[0]["messages"][0]["content"]
     assert base64.b64decode(sound["input_audio"]["data"]) == (nano / "examples" / "question.wav").read_bytes()
+
+
+def test_without_an_address_the_platform_is_started_here(
+    platform: FakePlatform, monkeypatch: pytest.MonkeyPatch, nano: Path
+) -> None:
+    started: list[Path] = []
+
+    @asynccontextmanager
+    async def embedded(checkpoint: Path) -> AsyncIterator[str]:
+        started.append(checkpoint)
+        yield platform.base_url
+
+    monkeypatch.setattr("services.embedded.embedded_platform", embedded)
+    ran = CliRunner().invoke(app, ["hello"])
+    assert ran.exit_code == 0, ran.output
+    assert started == [nano]
+
+
+def test_a_platform_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["hello", "--checkpoint", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert "config.json" in ran.stderr
 
 
 def test_a_named_model_is_not_looked_up(platform: FakePlatform) -> None:

@@ -84,6 +84,7 @@ def test_a_gap_in_the_ids_is_refused(in_parts: Path, tmp_path: Path) -> None:
     ("path", "value", "said"),
     [
         (("im_end_token_id",), 151645, "different models"),
+        (("user_token_id",), 497, "role user"),
         (("im_start_token_id",), None, "im_start_token_id"),
         (("thinker_config", "audio_token_id"), "x", "thinker_config.audio_token_id"),
         (("thinker_config",), [], "thinker_config"),
