@@ -93,7 +93,7 @@ class PackedBatch:
         """rows: the requests of the step, in the order in which their rows are packed."""
         page_size, like = keys_values.page_size, keys_values.keys
         placed = list(zip(rows, _starts(rows), strict=True))
-        slots = [slot for each in rows for slot in _slots(each, each.first_row, page_size)]
+        slots = [slot for each in rows for slot in _new_slots(each, page_size)]
         prefills = [_prefill(each, start, page_size, like) for each, start in placed if each.row_count > 1]
         groups = _groups([(each, start) for each, start in placed if each.row_count == 1])
         decodes = [_decodes(group, len(slots), page_size, like) for group in groups]
@@ -142,16 +142,22 @@ def _starts(rows: Sequence[PackedRows]) -> list[int]:
     return starts[:-1]
 
 
-def _slots(rows: PackedRows, first_row: int, page_size: int) -> list[int]:
-    """The slots of the request's rows from `first_row` up to the last new one."""
-    return [rows.pages[row // page_size] * page_size + row % page_size for row in range(first_row, rows.stop_row)]
+def _new_slots(rows: PackedRows, page_size: int) -> list[int]:
+    new = range(rows.first_row, rows.stop_row)
+    return [rows.pages[row // page_size] * page_size + row % page_size for row in new]
+
+
+def _slots_of_pages(tables: Sequence[Sequence[int]], page_size: int, like: Tensor) -> Tensor:
+    """All slots of equally many pages of each request, in order: (requests, slots)."""
+    pages = torch.tensor(tables, device=like.device).unsqueeze(-1)
+    return (pages * page_size + torch.arange(page_size, device=like.device)).flatten(1)
 
 
 def _prefill(rows: PackedRows, start: int, page_size: int, like: Tensor) -> _Prefill:
     stop = start + rows.row_count
     if rows.first_row == 0:
         return _Prefill(start, stop, None, None)
-    context = torch.tensor(_slots(rows, 0, page_size), device=like.device)
+    context = _slots_of_pages([rows.pages], page_size, like)[0, : rows.stop_row]
     new_rows = torch.arange(rows.first_row, rows.stop_row, device=like.device).unsqueeze(1)
     allowed = torch.arange(rows.stop_row, device=like.device) <= new_rows
     return _Prefill(start, stop, context, _additive(allowed, like.dtype))
@@ -177,9 +183,7 @@ def _decodes(group: list[tuple[PackedRows, int]], step_rows: int, page_size: int
     longest = max(lengths)
     page_count = -(-longest // page_size)
     tables = [[*rows.pages[:page_count], *[rows.pages[0]] * (page_count - len(rows.pages))] for rows, _ in group]
-    pages = torch.tensor(tables, device=like.device).unsqueeze(-1)
-    slots = (pages * page_size + torch.arange(page_size, device=like.device)).flatten(1)
-    slots = slots[:, :longest]  # (requests, longest)
+    slots = _slots_of_pages(tables, page_size, like)[:, :longest]  # (requests, longest)
     places = [place for _, place in group]
     chosen = None if places == list(range(step_rows)) else torch.tensor(places, device=like.device)
     if min(lengths) == longest:

@@ -39,6 +39,7 @@ class LocalExperts:
     def __init__(self, gate_up: Tensor, down: Tensor) -> None:
         self._gate_up, self._down = gate_up, down
         self._gate_up_of, self._down_of = gate_up.unbind(), down.unbind()
+        self._ids = torch.arange(len(gate_up), device=gate_up.device)
 
     def __call__(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
         few = hidden.device.type == "cpu" and expert_ids.numel() <= FEW_PAIRS
@@ -53,9 +54,8 @@ class LocalExperts:
 
     def _grouped(self, hidden: Tensor, expert_ids: Tensor) -> Tensor:
         """Rows sorted by expert, one multiplication per expert that has rows, and back to (rows * k, width)."""
-        flat = expert_ids.flatten()
-        order = flat.argsort()
-        stops = flat.bincount(minlength=len(self._gate_up_of)).cumsum(0, dtype=torch.int32)
+        by_expert, order = expert_ids.flatten().sort()
+        stops = torch.searchsorted(by_expert, self._ids, right=True, out_int32=True)
         inner = gated(F.grouped_mm(hidden.index_select(0, order // expert_ids.shape[1]), self._gate_up.mT, offs=stops))
         outer = F.grouped_mm(inner, self._down.mT, offs=stops)
         return torch.empty_like(outer).index_copy_(0, order, outer)
