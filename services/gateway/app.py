@@ -45,6 +45,14 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        # It would put spans between ours, and what users say into logs.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     app.state.readiness = ReadinessCheck(probe)
     install_handlers(app)

@@ -49,11 +49,7 @@ class MessageReader:
                 case UserMessage():
                     await reading.add_user(message, param)
                 case _:
-                    raise InvalidInput(
-                        f"Unsupported value for '{param}.role': tools are not served yet.",
-                        param=f"{param}.role",
-                        code="unsupported_value",
-                    )
+                    raise _tools_unserved(f"{param}.role")
         self._check_length(reading.messages)
         return tuple(reading.messages), tuple(reading.media)
 
@@ -91,7 +87,7 @@ class _Reading:
     def said(self, message: AssistantMessage, param: str) -> str:
         """The text of an earlier answer: its content, or the transcript of the audio that it refers to."""
         if message.tool_calls or message.function_call is not None:
-            raise InvalidInput(f"Unsupported value for '{param}.tool_calls': tools are not served yet.", param=param)
+            raise _tools_unserved(f"{param}.tool_calls" if message.tool_calls else f"{param}.function_call")
         if message.content is not None:
             return "".join(part.text for part in _texts(message.content))
         if message.audio is not None:
@@ -143,3 +139,9 @@ def _texts(content: str | Iterable[TextPart | RefusalPart]) -> list[Text]:
     if isinstance(content, str):
         return [Text(content)]
     return [Text(part.text if isinstance(part, TextPart) else part.refusal) for part in content]
+
+
+def _tools_unserved(param: str) -> InvalidInput:
+    return InvalidInput(
+        f"Unsupported value for '{param}': tools are not served yet.", param=param, code="unsupported_value"
+    )

@@ -6,10 +6,21 @@ but not served yet is accepted here as any JSON and refused with a sentence in `
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag
 
 AudioFormat = Literal["wav", "pcm16", "flac", "mp3", "opus", "aac"]
 InputAudioFormat = Literal["wav", "mp3", "flac", "ogg"]
+
+
+def _whole(value: object) -> object:
+    """In JSON 8.0 is as whole as 8, and some clients write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+TopK = Annotated[int, Field(ge=-1, le=1_000_000), BeforeValidator(_whole)]
+Int64 = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), BeforeValidator(_whole)]
 
 
 class RequestPart(BaseModel):
@@ -142,21 +153,21 @@ class ChatCompletionRequest(RequestPart):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    max_tokens: int | None = Field(default=None, ge=1, json_schema_extra={"deprecated": True})
+    max_completion_tokens: Count | None = None
+    max_tokens: Count | None = Field(default=None, json_schema_extra={"deprecated": True})
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy; unset: the checkpoint's.")
     top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1, le=1_000_000, description="Extension: -1 or 0 keeps every token.")
+    top_k: TopK | None = Field(default=None, description="Extension: -1 or 0 keeps every token.")
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
-    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    seed: Int64 | None = None
     stop: str | list[str] | None = None
-    n: int | None = Field(default=None, description="1 is the only value served.")
+    n: Whole | None = Field(default=None, description="1 is the only value served.")
 
     talker_temperature: float | None = Field(default=None, ge=0, le=2, description="Extension: of the speech.")
-    talker_top_k: int | None = Field(default=None, ge=-1, le=1_000_000)
+    talker_top_k: TopK | None = None
     talker_top_p: float | None = Field(default=None, ge=0, le=1)
     talker_repetition_penalty: float | None = Field(default=None, gt=0, le=10)
     mm_processor_kwargs: MediaOptions | None = None
@@ -168,7 +179,7 @@ class ChatCompletionRequest(RequestPart):
     function_call: JsonValue = None
     response_format: JsonValue = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Whole | None = None
     min_p: float | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None

@@ -1,0 +1,56 @@
+"""The gateway as a Ray Serve application: ASGI behind Serve's HTTP proxy, the stages found through their handles."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+
+from antiphon.hosting.ray_serve import Scale, placement, ray_directory
+from antiphon.telemetry import logging as antiphon_logging
+from antiphon.telemetry import tracing
+from antiphon.wire.clients import StageCaller
+from services.gateway.app import create_app
+from services.gateway.config import GatewaySettings
+
+# Turns that one replica conducts at once are bounded by the gateway itself, which says so in OpenAI's envelope.
+_ONGOING_REQUESTS: Final = 4096
+
+
+class GatewayArguments(BaseModel):
+    """The `args` of the gateway's application in a Serve config file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: Path
+    scale: Scale = Scale(cpus=0.5)
+    drain_seconds: float = 30.0
+
+
+@serve.ingress()
+class GatewayReplica:
+    async def __init__(self, checkpoint: Path) -> None:  # type: ignore[misc]  # Serve awaits it
+        antiphon_logging.configure()
+        self._checkpoint = checkpoint
+        self._traced = tracing.configure("antiphon-gateway")
+        self._directory = ray_directory()
+        self._caller = StageCaller(self._directory)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - the name is Serve's
+        settings = GatewaySettings(checkpoint=self._checkpoint)
+        return create_app(settings, self._caller.stages(), self._caller.readiness)
+
+    async def __del__(self) -> None:
+        """Serve awaits this when every request that it proxied is over."""
+        await self._caller.close()
+        await self._directory.close()
+        self._traced.close()
+
+
+def build(arguments: GatewayArguments) -> serve.Application:
+    options: dict[str, Any] = placement(arguments.scale) | {"max_ongoing_requests": _ONGOING_REQUESTS}
+    deployment = serve.deployment(
+        GatewayReplica, name="ingress", graceful_shutdown_timeout_s=arguments.drain_seconds, **options
+    )
+    return deployment.bind(arguments.checkpoint)
