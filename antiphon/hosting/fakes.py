@@ -4,7 +4,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 from antiphon.hosting.service import HostedService
+from antiphon.telemetry.names import StageName
 from antiphon.wire import methods
+from antiphon.wire.fakes import fake_stages
 from antiphon.wire.methods import RequestT, ResponseT, StreamMethod
 from antiphon.wire.stages import Stages
 
@@ -16,6 +18,12 @@ def hosted(stages: Stages) -> list[HostedService]:
         _hosted(methods.SPEAK, stages.talker.speak),
         _hosted(methods.DECODE, stages.codec.decode),
     ]
+
+
+def hosted_one(stage: StageName, pause_seconds: float = 0.0) -> HostedService:
+    """A fake of its own for one stage, which pauses before every answer."""
+    stages = fake_stages(pause_seconds)
+    return next(service for service in hosted(stages) if service.stage == stage)
 
 
 def _hosted(

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from antiphon.errors import Unavailable
 from antiphon.hosting.server_calls import ActiveCalls, CallInterceptor
 from antiphon.hosting.service import HostedService
+from antiphon.wire import errors
 from antiphon.wire.channels import MAX_MESSAGE_BYTES
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
     max_message_bytes: int = MAX_MESSAGE_BYTES
-    max_streams_per_connection: int = 1024
+    max_active_calls: int = 1024
     # Open streams may go on for so long after a stop was asked for.
     drain_seconds: float = 30.0
     health_period_seconds: float = 2.0
@@ -34,7 +35,7 @@ class ServerLimits:
         return [
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_concurrent_streams", self.max_streams_per_connection),
+            ("grpc.max_concurrent_streams", 2 * self.max_active_calls),  # beyond ours, a call would wait unseen
             ("grpc.http2.min_ping_interval_without_data_ms", self.min_ping_interval_ms),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", self.min_ping_interval_ms),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -90,9 +91,7 @@ async def serving(
     async with AsyncExitStack() as stack:
         for service in services:
             stack.push_async_callback(service.close)
-        async with asyncio.TaskGroup() as group:
-            for service in services:
-                group.create_task(_started(service))
+        await _start_together(services)
         running = _listening(services, listen, bounds)
         await running._server.start()
         stack.push_async_callback(_stop, running)
@@ -101,12 +100,22 @@ async def serving(
         yield running
 
 
-async def _started(service: HostedService) -> None:
-    await service.start()
+async def _start_together(services: Sequence[HostedService]) -> None:
+    """If one cannot start, the others are given up and its own error is raised."""
+
+    async def start(service: HostedService) -> None:
+        await service.start()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for service in services:
+                group.create_task(start(service))
+    except BaseExceptionGroup as failures:
+        raise errors.family_member(failures) or failures from failures
 
 
 def _listening(services: Sequence[HostedService], listen: str, limits: ServerLimits) -> RunningServer:
-    active = ActiveCalls()
+    active = ActiveCalls(limits.max_active_calls)
     interceptor = CallInterceptor({service.grpc_service: service.stage for service in services}, active)
     server = grpc.aio.server(interceptors=[interceptor], options=limits.options())
     for service in services:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import grpc
 from opentelemetry.trace import Span, SpanKind
 
-from antiphon.errors import AntiphonError, InternalError
+from antiphon.errors import AntiphonError, AtCapacity, InternalError
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics, process_metrics
 from antiphon.telemetry.names import StageName
@@ -44,10 +44,16 @@ _PHASES: Final[Mapping[str, tuple[str, str | None]]] = {
 
 
 class ActiveCalls:
-    """How many calls each stage is answering now."""
+    """How many calls each stage is answering now, and how many a server takes at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._counts: Counter[StageName] = Counter()
+
+    def require_room(self) -> None:
+        """For the call that was counted last."""
+        if self.total > self.limit:
+            raise AtCapacity(f"This server answers {self.limit} calls already; try again soon.")
 
     def of(self, stage: StageName) -> int:
         return self._counts[stage]
@@ -87,11 +93,9 @@ class _Call:
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """`stages` names the stage of every gRPC service that is ours; other services, such as health, pass untouched."""
 
-    def __init__(
-        self, stages: Mapping[str, StageName], active: ActiveCalls | None = None, metrics: Metrics | None = None
-    ) -> None:
+    def __init__(self, stages: Mapping[str, StageName], active: ActiveCalls, metrics: Metrics | None = None) -> None:
         self._stages = stages
-        self._active = active or ActiveCalls()
+        self._active = active
         self._metrics = metrics or process_metrics()
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
@@ -131,6 +135,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """What went wrong, as one of our family. A client's cancellation is raised instead."""
         call = _Call(stage, time.time_ns(), span)
         try:
+            self._active.require_room()
             async with aclosing(handler(requests, context)) as responses:
                 async for response in responses:
                     call.saw(response)

@@ -189,8 +189,14 @@ class FakeCodec:
         )
 
 
-def fake_stages() -> Stages:
-    return Stages(FakeEncoders(), FakeThinker(), FakeTalker(), FakeCodec())
+def fake_stages(pause_seconds: float = 0.0) -> Stages:
+    encoders, thinker, talker, codec = (Behaviour(pause_seconds) for _ in range(4))
+    return Stages(
+        FakeEncoders(behaviour=encoders),
+        FakeThinker(behaviour=thinker),
+        FakeTalker(behaviour=talker),
+        FakeCodec(behaviour=codec),
+    )
 
 
 async def _until_end(requests: AsyncIterator[Any], behaviour: Behaviour) -> AsyncIterator[Any]:

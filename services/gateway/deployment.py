@@ -37,7 +37,7 @@ class GatewayReplica:
         self._directory = ray_directory()
         self._caller = StageCaller(self._directory)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - the name is Serve's
+    def __serve_build_asgi_app__(self) -> FastAPI:
         settings = GatewaySettings(checkpoint=self._checkpoint)
         return create_app(settings, self._caller.stages(), self._caller.readiness)
 

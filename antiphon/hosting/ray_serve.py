@@ -1,0 +1,250 @@
+"""Services on Ray Serve: it places, restarts and scales replicas; each replica answers gRPC on a port of its own."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from antiphon.errors import Unavailable
+from antiphon.hosting import autoscaling
+from antiphon.hosting.grpc_server import ServerLimits, serving
+from antiphon.hosting.replica_directory import ReplicaDirectory, ReplicaReport
+from antiphon.hosting.service import HostedService
+from antiphon.telemetry import logging as antiphon_logging
+from antiphon.telemetry import tracing
+from antiphon.telemetry.names import StageName
+
+_LOG = logging.getLogger(__name__)
+
+DEPLOYMENT_NAME: Final = "replica"  # in the application that bears the stage's name
+_ANY_PORT: Final = "0.0.0.0:0"
+_CONTROL_CALLS: Final = 100  # Serve's own calls to a replica; turns do not pass through Serve
+_WAIT_FOR_CONTROL_CALLS_SECONDS: Final = 0.2
+_KILL_AFTER_DRAIN_SECONDS: Final = 5.0
+_REPORT_SECONDS: Final = 2.0
+_OBJECT_STORE_BYTES: Final = 100 << 20  # nothing of a turn passes through it
+
+
+class Tunables(BaseModel):
+    """What Serve changes in place (`user_config`); anything else restarts an application."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_active_calls: int = Field(default=256, gt=0)
+    drain_seconds: float = Field(default=20.0, ge=0)
+    log_level: str = "INFO"
+
+
+class Scale(BaseModel):
+    """Where a stage runs, and how much of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_replicas: int = Field(default=1, ge=1)
+    max_replicas: int = Field(default=1, ge=1)
+    # More calls than this a replica ask for another one.
+    calls_per_replica: float = Field(default=16.0, gt=0)
+    upscale_delay_seconds: float = Field(default=5.0, ge=0)
+    downscale_delay_seconds: float = Field(default=120.0, ge=0)
+    cpus: float = Field(default=1.0, ge=0)
+    gpus: float = Field(default=0.0, ge=0)
+    # Threads of the model's arithmetic; Ray would give a replica with less than one CPU a single one.
+    threads: int = Field(default=1, ge=1)
+
+
+class StageArguments(BaseModel):
+    """The `args` of a stage's application in a Serve config file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: Path
+    scale: Scale = Scale()
+    tunables: Tunables = Tunables()
+
+
+class StageReplica:
+    """One replica of one stage. Its gRPC server lives on the loop on which Serve awaits these methods."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, make_service: Callable[[], HostedService], tunables: Tunables
+    ) -> None:
+        self._tunables = tunables
+        self._is_draining = False
+        self._opened = AsyncExitStack()
+        antiphon_logging.configure(tunables.log_level)
+        self._service = await asyncio.to_thread(make_service)
+        traced = tracing.configure(f"antiphon-{self._service.stage}")
+        self._opened.push_async_callback(asyncio.to_thread, traced.close)
+        limits = ServerLimits(max_active_calls=tunables.max_active_calls, drain_seconds=tunables.drain_seconds)
+        self._server = await self._opened.enter_async_context(serving([self._service], _ANY_PORT, limits))
+        self.address = f"{ray.util.get_node_ip_address()}:{self._server.port}"
+        _LOG.info("The %s answers at %s.", self._service.stage, self.address)
+
+    def reconfigure(self, user_config: Mapping[str, object]) -> None:
+        self._tunables = Tunables.model_validate(user_config)
+        self._server.active.limit = self._tunables.max_active_calls
+        logging.getLogger().setLevel(self._tunables.log_level)
+
+    def record_replica_metadata(self) -> dict[str, str]:
+        return {"address": self.address}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        return {
+            autoscaling.ACTIVE_CALLS: float(self._server.active.total),
+            autoscaling.WAITING: float(self._service.load().waiting),
+        }
+
+    async def check_health(self) -> None:
+        """Serve replaces a replica for which this raises again and again."""
+        self._server.check()
+
+    async def report(self) -> dict[str, Any]:
+        waiting = self._service.load().waiting
+        return asdict(ReplicaReport(self.address, self._server.active.total, waiting, self._is_draining))
+
+    async def __del__(self) -> None:
+        """Serve awaits this when no router names the replica any more, before it kills the process."""
+        if not hasattr(self, "_server"):  # it could not start
+            return
+        self._is_draining = True
+        await self._server.drain(self._tunables.drain_seconds)
+        await self._opened.aclose()
+
+
+def stage_application(make_service: Callable[[], HostedService], arguments: StageArguments) -> serve.Application:
+    """One application with one deployment, so that changing one stage restarts no other."""
+    scale, tunables = arguments.scale, arguments.tunables
+    deployment = serve.deployment(
+        StageReplica,
+        name=DEPLOYMENT_NAME,
+        user_config=tunables.model_dump(),
+        graceful_shutdown_wait_loop_s=_WAIT_FOR_CONTROL_CALLS_SECONDS,
+        graceful_shutdown_timeout_s=tunables.drain_seconds + _KILL_AFTER_DRAIN_SECONDS,
+        **placement(scale),
+    )
+    return deployment.bind(make_service, tunables)
+
+
+def placement(scale: Scale) -> dict[str, Any]:
+    """The part of a deployment's options that follows from its scale."""
+    options: dict[str, Any] = {
+        "max_ongoing_requests": _CONTROL_CALLS,
+        "max_surge_percent": 100,  # an update starts the new replica before it stops the old one
+        "max_constructor_retry_count": 2,
+        "ray_actor_options": {
+            "num_cpus": scale.cpus,
+            "num_gpus": scale.gpus,
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(scale.threads)}},
+        },
+    }
+    if scale.max_replicas > scale.min_replicas:
+        return options | {"autoscaling_config": _autoscaling(scale)}
+    return options | {"num_replicas": scale.min_replicas}
+
+
+def _autoscaling(scale: Scale) -> AutoscalingConfig:
+    policy = f"{autoscaling.CallsPolicy.__module__}:{autoscaling.CallsPolicy.__qualname__}"
+    return AutoscalingConfig(
+        min_replicas=scale.min_replicas,
+        max_replicas=scale.max_replicas,
+        metrics_interval_s=1.0,
+        look_back_period_s=3.0,
+        upscale_delay_s=scale.upscale_delay_seconds,
+        downscale_delay_s=scale.downscale_delay_seconds,
+        policy=AutoscalingPolicy(policy_function=policy, policy_kwargs={"calls_per_replica": scale.calls_per_replica}),
+    )
+
+
+def ray_directory() -> ReplicaDirectory:
+    """For callers that run inside Ray: asks the replicas of the application that bears a stage's name."""
+    handles: dict[StageName, DeploymentHandle] = {}
+
+    async def ask(stage: StageName) -> Sequence[ReplicaReport]:
+        handle = handles.get(stage)
+        if handle is None:
+            handle = handles[stage] = serve.get_deployment_handle(DEPLOYMENT_NAME, app_name=stage)
+        answers = await handle.broadcast("report").results_async(timeout_s=_REPORT_SECONDS, return_exceptions=True)
+        return [ReplicaReport(**answer) for answer in answers if not isinstance(answer, BaseException)]
+
+    return ReplicaDirectory(ask)
+
+
+class RayHost(BaseModel):
+    """Which Ray, and where its HTTP proxy listens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # None starts a Ray of this process's own, which ends with it.
+    address: str | None = None
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=1, le=65535)
+    # CPUs that a Ray of our own believes to have; replicas are placed by it.
+    cpus: int | None = None
+
+
+@asynccontextmanager
+async def deployed(applications: Mapping[str, serve.Application], ingress: str, host: RayHost) -> AsyncIterator[None]:
+    """All applications by their names, running; `ingress` names the one behind the HTTP proxy."""
+    targets = [
+        serve.RunTarget(target=application, name=name, route_prefix="/" if name == ingress else None)
+        for name, application in applications.items()
+    ]
+    try:
+        await asyncio.to_thread(_deploy, targets, host)
+        yield
+    finally:
+        await asyncio.to_thread(_take_down, [target.name for target in targets], host)
+
+
+def _deploy(targets: Sequence[serve.RunTarget], host: RayHost) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _connect(host)
+        serve.start(
+            proxy_location="HeadOnly" if host.address is None else "EveryNode",
+            http_options={"host": host.http_host, "port": host.http_port},
+            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        serve.run_many(targets)
+    except (RuntimeError, ConnectionError) as error:
+        raise Unavailable(f"Ray Serve could not start the platform: {error}") from error
+
+
+def _connect(host: RayHost) -> None:
+    if host.address is not None:
+        ray.init(address=host.address, log_to_driver=False)
+        return
+    ray.init(
+        address="local",
+        num_cpus=host.cpus,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _take_down(names: Sequence[str], host: RayHost) -> None:
+    """A Ray that was there before keeps its other applications."""
+    if not ray.is_initialized():
+        return
+    with suppress(RayServeException):
+        if host.address is None:
+            serve.shutdown()
+        else:
+            for name in names:
+                serve.delete(name)
+    ray.shutdown()
