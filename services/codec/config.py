@@ -1,0 +1,26 @@
+"""Every knob of the codec, from ANTIPHON_CODEC_ variables; units are in the names."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from antiphon.model.code2wav import PUSH_FRAMES
+from antiphon.model.placement import DeviceName, TypeName
+
+
+class CodecSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ANTIPHON_CODEC_", frozen=True, extra="ignore")
+
+    checkpoint: Path
+    device: DeviceName = "auto"
+    # bfloat16 halves the memory and adds noise that can be heard.
+    dtype: TypeName = "float32"
+
+    # Speeches decoded at the same time; each holds its own state.
+    streams: int = Field(256, gt=0)
+    # Frames of one speech decoded in one go when several wait; the first frame always goes alone.
+    frames_per_push: int = Field(16, gt=0, le=PUSH_FRAMES)
+    # Frames in one message, and frames of one speech that may wait for the decoder.
+    frames_per_message: int = Field(512, gt=0)
+    waiting_frames: int = Field(128, gt=0)

@@ -1,0 +1,115 @@
+"""The codec over gRPC: frames in, waveform out; the first frame goes alone, later ones together when they queue up."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.errors import InvalidInput
+from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.v1.codec_service_pb2 import DecodeEnd, DecodeRequest, DecodeResponse, Waveform
+from antiphon.v1.media_pb2 import CodecFrames
+from antiphon.wire import arrays, methods
+from antiphon.wire.generation import timings_message
+from services.codec.config import CodecSettings
+from services.codec.engine import CodecEngine, SpeechStream
+from services.codec.frame_inbox import FrameInbox
+
+
+def host(settings: CodecSettings) -> HostedService:
+    engine = CodecEngine(settings)
+    servicer = CodecServicer(engine, settings)
+    return HostedService(
+        stage="codec",
+        grpc_service=methods.DECODE.service,
+        add_to_server=lambda server: methods.DECODE.add_to_server(server, servicer.decode),
+        start=engine.start,
+        close=engine.close,
+        load=lambda: ServiceLoad(waiting=engine.waiting()),
+    )
+
+
+class CodecServicer:
+    def __init__(self, engine: CodecEngine, settings: CodecSettings) -> None:
+        self._engine, self._settings = engine, settings
+
+    async def decode(
+        self, requests: AsyncIterator[DecodeRequest], _context: Any
+    ) -> AsyncGenerator[DecodeResponse, None]:
+        inbox = FrameInbox(self._settings.waiting_frames)
+        with self._engine.open() as speech:
+            async with self._receiving(requests, inbox):
+                while (codes := await inbox.take(self._group(speech))) is not None:
+                    first_sample = speech.sample_count
+                    samples = await speech.push(codes)
+                    yield _waveform(first_sample, samples, speech.frame_count)
+            timings = timings_message(speech.timings())
+            yield DecodeResponse(end=DecodeEnd(sample_count=speech.sample_count, timings=timings))
+
+    def _group(self, speech: SpeechStream) -> int:
+        """The first frame must not wait for others: the listener hears it first."""
+        return self._settings.frames_per_push if speech.frame_count else 1
+
+    @asynccontextmanager
+    async def _receiving(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> AsyncIterator[None]:
+        """Reads the frames beside the decoding."""
+        task = asyncio.create_task(self._receive(requests, inbox), name="input of the codec")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _receive(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> None:
+        try:
+            await self._read(requests, inbox)
+        except Exception as error:
+            await inbox.end(error)
+        else:
+            await inbox.end()
+
+    async def _read(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> None:
+        expected_frame = 0
+        async for request in requests:
+            kind = request.WhichOneof("message")
+            if kind == "end":
+                return
+            if kind != "frames":
+                raise InvalidInput("Expected frames or end; came an empty message.")
+            codes = self._codes(request.frames, expected_frame)
+            expected_frame += len(codes)
+            await inbox.put(codes)
+        raise InvalidInput("The input broke off before its end message.")
+
+    def _codes(self, frames: CodecFrames, expected_frame: int) -> NDArray[np.int16]:
+        """Checks everything that could harm the model or the sound."""
+        if frames.first_frame != expected_frame:
+            raise InvalidInput(
+                f"frames.first_frame: expected {expected_frame}, the frames so far; came {frames.first_frame}.",
+                param="frames.first_frame",
+            )
+        shape = (None, self._engine.config.quantizers)
+        codes = arrays.unpack(frames.codes, name="frames.codes", shape=shape, data_types=(arrays.INT16,))
+        if not 1 <= len(codes) <= self._settings.frames_per_message:
+            raise InvalidInput(
+                f"frames.codes: expected 1 to {self._settings.frames_per_message} frames; came {len(codes)}.",
+                param="frames.codes",
+            )
+        return self._within_codebook(codes.astype(np.int16, copy=False))
+
+    def _within_codebook(self, codes: NDArray[np.int16]) -> NDArray[np.int16]:
+        size = self._engine.config.codebook_size
+        outside = codes[(codes < 0) | (codes >= size)]
+        if len(outside):
+            raise InvalidInput(
+                f"frames.codes: expected codes from 0 to {size - 1}; came {outside[0]}.", param="frames.codes"
+            )
+        return codes
+
+
+def _waveform(first_sample: int, samples: NDArray[np.float32], frames_decoded: int) -> DecodeResponse:
+    message = Waveform(first_sample=first_sample, samples=arrays.pack(samples), frames_decoded=frames_decoded)
+    return DecodeResponse(waveform=message)

@@ -1,0 +1,113 @@
+"""The codec's engine and its inbox, without gRPC."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+import torch
+
+from antiphon.errors import AtCapacity, InvalidInput, Unavailable
+from antiphon.model.code2wav import Code2Wav
+from antiphon.model.config import OmniConfig
+from antiphon.model.weights import Checkpoint
+from services.codec.config import CodecSettings
+from services.codec.engine import CodecEngine
+from services.codec.frame_inbox import FrameInbox
+from tests.codec.conftest import draw_codes
+
+
+@pytest.fixture
+async def engine(settings: CodecSettings) -> AsyncIterator[CodecEngine]:
+    engine = CodecEngine(settings)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+def full_decode(settings: CodecSettings, codes: torch.Tensor) -> np.ndarray:
+    model = Code2Wav.load(
+        Checkpoint(settings.checkpoint), OmniConfig.from_checkpoint(settings.checkpoint), dtype=torch.float32
+    )
+    wave: np.ndarray = model.decode(codes).numpy()
+    return wave
+
+
+async def test_many_speeches_at_once_each_sound_as_alone(engine: CodecEngine, settings: CodecSettings) -> None:
+    async def speak(seed: int) -> np.ndarray:
+        codes = draw_codes(20, seed).numpy()
+        with engine.open() as speech:
+            return np.concatenate([await speech.push(part) for part in np.split(codes, [1, 2, 3 + seed, 15])])
+
+    waves = await asyncio.gather(*(speak(seed) for seed in range(6)))
+    for seed, wave in enumerate(waves):
+        np.testing.assert_allclose(wave, full_decode(settings, draw_codes(20, seed)), atol=1e-5, rtol=0)
+    assert engine.live_streams == engine.waiting() == 0
+
+
+async def test_a_speech_tells_its_counts_and_times(engine: CodecEngine) -> None:
+    with engine.open() as speech:
+        await speech.push(draw_codes(1).numpy())
+        await speech.push(draw_codes(3).numpy())
+        timings = speech.timings()
+    assert (speech.frame_count, speech.sample_count) == (4, 4 * 1920 - 555)
+    assert timings.steps == 2
+    assert 0 <= timings.queue_ms + timings.first_output_ms <= timings.total_ms
+
+
+async def test_places_are_counted_and_freed(settings: CodecSettings) -> None:
+    engine = CodecEngine(settings.model_copy(update={"streams": 2}))
+    with pytest.raises(Unavailable, match="loading"), engine.open():
+        pass
+    await engine.start()
+    with engine.open(), engine.open():
+        with pytest.raises(AtCapacity, match="All 2 places"), engine.open():
+            pass
+        assert engine.live_streams == 2
+    with engine.open():
+        assert engine.live_streams == 1
+    await engine.close()
+
+
+async def test_a_cancelled_push_leaves_its_place(engine: CodecEngine) -> None:
+    async def speak() -> None:
+        with engine.open() as speech:
+            while True:
+                await speech.push(draw_codes(8).numpy())
+
+    task = asyncio.create_task(speak())
+    await asyncio.sleep(0.05)
+    assert engine.live_streams == 1
+    task.cancel()
+    await asyncio.wait({task})
+    assert engine.live_streams == engine.waiting() == 0
+
+
+async def test_the_inbox_groups_what_waits_and_keeps_the_order() -> None:
+    inbox = FrameInbox(100)
+    codes = draw_codes(10).numpy()
+    for part in np.split(codes, [1, 4, 5]):
+        await inbox.put(part)
+    await inbox.end()
+    taken = [await inbox.take(most) for most in (1, 2, 6, 6)]
+    assert [len(part) for part in taken if part is not None] == [1, 2, 6, 1]
+    np.testing.assert_array_equal(np.concatenate([part for part in taken if part is not None]), codes)
+    assert await inbox.take(1) is None
+
+
+async def test_a_full_inbox_holds_its_sender_back() -> None:
+    inbox = FrameInbox(4)
+    await inbox.put(draw_codes(4).numpy())
+    putting = asyncio.create_task(inbox.put(draw_codes(1).numpy()))
+    await asyncio.sleep(0)
+    assert not putting.done()
+    await inbox.take(1)
+    await asyncio.wait_for(putting, 1)
+
+
+async def test_a_failure_overtakes_the_frames_that_wait() -> None:
+    inbox = FrameInbox(4)
+    await inbox.put(draw_codes(2).numpy())
+    await inbox.end(InvalidInput("broken"))
+    with pytest.raises(InvalidInput, match="broken"):
+        await inbox.take(1)
