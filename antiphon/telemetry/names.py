@@ -27,6 +27,8 @@ FIRST_PACKET_PART: Final = "antiphon.first_packet.{part}_ms"
 FIRST_PACKET_TOTAL: Final = "antiphon.first_packet.total_ms"
 FRAME_COUNT: Final = "antiphon.frame_count"
 AUDIO_SECONDS: Final = "antiphon.audio_seconds"
+# What a client read in `x-request-id`.
+REQUEST_ID: Final = "antiphon.request_id"
 ERROR_TYPE: Final = "error.type"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 HTTP_ROUTE: Final = "http.route"

@@ -80,7 +80,7 @@ def response_of(error: BaseException) -> Response:
     return _response(envelope_of(error), status_of(error), headers)
 
 
-def invalid_body(error: ValidationError, body: bytes) -> errors.InvalidInput:
+def invalid_body(error: ValidationError, body: bytearray) -> errors.InvalidInput:
     """What pydantic found, as one sentence about the first fault and the path to it."""
     found = error.errors(include_url=False)
     first = found[0]

@@ -95,7 +95,10 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
         async with self._resources:
-            await until_disconnected(receive, self._send_all(send))
+            try:
+                await until_disconnected(receive, self._send_all(send))
+            except OSError as error:  # how servers of ASGI 2.4 tell a sender
+                raise ClientDisconnectedError from error
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

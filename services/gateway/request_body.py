@@ -22,7 +22,7 @@ _READ_ON: Final = 4
 async def read_json(request: Request, kind: type[_Body], settings: GatewaySettings) -> _Body:
     _check_media_type(request)
     body = await _read(request, settings)
-    if not body.strip(b" \t\r\n"):
+    if not body or body.isspace():
         raise InvalidInput("The body is empty; expected a JSON object.", code="invalid_json")
     if len(body) <= _INLINE_BYTES:
         return _parse(kind, body)
@@ -37,7 +37,7 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _read(request: Request, settings: GatewaySettings) -> bytes:
+async def _read(request: Request, settings: GatewaySettings) -> bytearray:
     body = bytearray()
     size, limit = 0, settings.body_bytes
     try:
@@ -54,10 +54,10 @@ async def _read(request: Request, settings: GatewaySettings) -> bytes:
         raise ClientDisconnectedError from None
     if size > limit:
         raise TooLarge(f"The body is too large: at most {limit} bytes.", code="request_too_large")
-    return bytes(body)
+    return body
 
 
-def _parse(kind: type[_Body], body: bytes) -> _Body:
+def _parse(kind: type[_Body], body: bytearray) -> _Body:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

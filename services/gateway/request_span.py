@@ -59,7 +59,11 @@ class RequestSpan:
             return await self._answer(scope, receive, response.sending(send), response, _ignore)
         headers = {key: value for key, value in Headers(scope=scope).items() if key in _TRACE_HEADERS}
         method = scope["method"] if _METHOD.fullmatch(scope["method"]) else "_OTHER"
-        attributes = {names.HTTP_REQUEST_METHOD: method, names.STAGE: "gateway"}
+        attributes = {
+            names.HTTP_REQUEST_METHOD: method,
+            names.STAGE: "gateway",
+            names.REQUEST_ID: response.request_id,
+        }
         with tracing.span(
             method, attributes, kind=SpanKind.SERVER, parent=tracing.context_from_headers(headers)
         ) as span:

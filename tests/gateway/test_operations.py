@@ -110,6 +110,7 @@ async def test_a_turn_is_one_span_below_the_callers(client: httpx.AsyncClient, s
     }
     assert expected.items() <= root.attributes.items()
     assert root.attributes[names.GEN_AI_USAGE_INPUT_TOKENS]
+    assert str(root.attributes[names.REQUEST_ID]).startswith("req_")
     assert not root.failed
 
 
