@@ -213,6 +213,7 @@ class Decoder(Generic[RequestT, OutputT]):
         reader = self._generations[sequence.number]
         if outcome.values:
             sequence.emitted += len(outcome.values)
+        if outcome.values and part.samples:
             sequence.clock.first_output = sequence.clock.first_output or now
         self._scheduler.advance(part)
         end = None

@@ -1,0 +1,219 @@
+"""What the Talker computes: speech as frames of codes, many at once, over one model and one key/value store."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from antiphon.engine.decoder import Decoder, Load, Submission
+from antiphon.engine.generation import Generation
+from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.sampler import SamplerState, SamplingParameters
+from antiphon.engine.scheduler import SchedulerLimits
+from antiphon.engine.sequence import FinishReason, Timings
+from antiphon.errors import AtCapacity, ContextTooLong, InvalidInput, Unavailable
+from antiphon.model.attention import PagedKeyValues
+from antiphon.model.config import OmniConfig
+from antiphon.model.placement import Placement, placement
+from antiphon.model.talker import Talker
+from antiphon.model.weights import Checkpoint
+from antiphon.wire.generation import PromptNumbers
+from services.talker.config import TalkerSettings
+from services.talker.request import ASSISTANT_ROWS, AcceptedRows, Frame, SpokenText, TalkerRequest
+from services.talker.runner import TalkerRunner
+from services.talker.speech_sampling import checkpoint_sampling, speech_sampling
+
+PREFIX_IDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What is to be spoken, but for its text and hidden rows, which follow by `Speech.add_*`."""
+
+    # The user's turns; its positions cover the nine rows of the assistant too.
+    prompt: PromptNumbers
+    prefix_ids: Sequence[int]
+    voice: str
+    max_frames: int
+    # None follows the checkpoint.
+    sampling: SamplingParameters | None = None
+    residual_sampling: SamplingParameters | None = None
+
+
+class TalkerEngine:
+    def __init__(self, settings: TalkerSettings) -> None:
+        self._settings = settings
+        self.config = OmniConfig.from_checkpoint(settings.checkpoint)
+        self.talker_config = self.config.require_talker()
+        self._default_sampling = checkpoint_sampling(settings.checkpoint)
+        self._placement = placement(settings.device, settings.dtype)
+        self._decoder: Decoder[TalkerRequest, Frame] | None = None
+        self._held_media_rows = 0
+
+    @property
+    def context_rows(self) -> int:
+        """Of a prompt and its frames together."""
+        most = self.talker_config.text.max_positions
+        return min(most, self._settings.context_rows or most)
+
+    async def start(self) -> None:
+        """Loads the model, which takes a while, and starts the engine's thread."""
+        runner = await asyncio.to_thread(_load, self._settings, self.config, self._placement)
+        settings = self._settings
+        limits = SchedulerLimits(settings.running_requests, settings.waiting_requests, settings.rows_per_step)
+        self._decoder = Decoder(runner, limits, PagePool(_page_count(settings), settings.page_rows), name="talker")
+        self._decoder.start()
+
+    async def close(self) -> None:
+        if self._decoder is not None:
+            await self._decoder.stop()
+
+    def check(self) -> None:
+        """Raises when it cannot speak any more."""
+        self._running().check()
+
+    def load(self) -> Load:
+        return self._running().load()
+
+    def speak(self, script: Script) -> "Speech":
+        """Raises InvalidInput, ContextTooLong or AtCapacity. Close the speech, also after its end."""
+        request = self._request(script)
+        media_rows = len(request.accepted.prompt_rows)
+        if self._held_media_rows + media_rows > self._settings.media_rows:
+            raise AtCapacity("The Talker holds all the media that it may. Try again soon.")
+        submission = Submission(
+            request,
+            prompt_rows=request.prompt_rows,
+            max_rows=request.prompt_rows + script.max_frames - 1,
+            available_rows=request.available_rows,
+            max_untaken=self._settings.untaken_frames,
+        )
+        generation = self._running().submit(submission)
+        self._held_media_rows += media_rows
+        return Speech(self, request, generation)
+
+    def forget(self, request: TalkerRequest) -> None:
+        self._held_media_rows -= len(request.accepted.prompt_rows)
+
+    def _request(self, script: Script) -> TalkerRequest:
+        self._check(script)
+        sampling = speech_sampling(self._default_sampling, script.sampling, script.residual_sampling)
+        first_code = SamplerState(sampling.first_code)
+        seed = sampling.residual_codes.seed
+        return TalkerRequest(
+            script.prompt,
+            list(script.prefix_ids),
+            self.talker_config.speaker_ids[script.voice],
+            AcceptedRows(self._media_rows(script.prompt), self.talker_config.thinker_width, self._placement.dtype),
+            SpokenText(self.config.tts_eos_id, self.config.tts_pad_id),
+            first_code,
+            sampling.residual_codes,
+            first_code.generator if seed is None else random.Random(seed),  # noqa: S311 (sampling, not secrets)
+            script.max_frames,
+        )
+
+    def _media_rows(self, prompt: PromptNumbers) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        thinker = self.config.thinker
+        media_ids = (thinker.audio_token_id, thinker.image_token_id, thinker.video_token_id)
+        return np.flatnonzero(np.isin(prompt.token_ids, media_ids))
+
+    def _check(self, script: Script) -> None:
+        if script.voice not in self.talker_config.speaker_ids:
+            known = ", ".join(sorted(self.talker_config.speaker_ids))
+            raise InvalidInput(
+                f"audio.voice: expected one of {known}; came {script.voice[:64]!r}.", param="audio.voice"
+            )
+        if len(script.prefix_ids) != PREFIX_IDS:
+            raise InvalidInput(
+                f"assistant_prefix_ids: expected the {PREFIX_IDS} ids that open the assistant's turn; came "
+                f"{len(script.prefix_ids)}.",
+                param="assistant_prefix_ids",
+            )
+        if script.max_frames < 1:
+            raise InvalidInput(f"max_frames: expected 1 or more; came {script.max_frames}.", param="max_frames")
+        rows = len(script.prompt.token_ids) + ASSISTANT_ROWS
+        if rows + script.max_frames > self.context_rows:
+            raise ContextTooLong(
+                f"The Talker's context holds {self.context_rows} rows; the user's turns take {rows} and the speech may "
+                f"take {script.max_frames}. Shorten the conversation or lower the limit of the speech."
+            )
+
+    def _running(self) -> Decoder[TalkerRequest, Frame]:
+        if self._decoder is None:
+            raise Unavailable("The Talker is still loading its model. Try again soon.")
+        return self._decoder
+
+
+class Speech:
+    """One speech: give it text tokens and hidden rows as they come, iterate over its frames, close it."""
+
+    def __init__(self, engine: TalkerEngine, request: TalkerRequest, generation: Generation[Frame]) -> None:
+        self._engine, self._request, self._generation = engine, request, generation
+        self._is_closed = False
+        self._is_silent = False
+
+    def add_hidden_rows(self, first_row: int, rows: Tensor) -> None:
+        """The Thinker's next accepted rows (n, thinker width). Raises InvalidInput."""
+        self._request.accepted.add(first_row, rows)
+        self._generation.extend(self._request.available_rows)
+
+    def add_token(self, token_id: int, *, is_last: bool) -> None:
+        """The next token of the answer; the last one is not spoken, and an answer of one token is silence."""
+        text = self._request.text
+        if text.has_ended:
+            raise InvalidInput(f"token: expected nothing after the last one; came {token_id}.")
+        if not is_last and len(text.ids) >= self._engine.context_rows:
+            raise ContextTooLong(f"token: expected at most {self._engine.context_rows} tokens to speak; one more came.")
+        if is_last:
+            self._request.accepted.require_all()
+            text.has_ended = True
+        else:
+            text.ids.append(token_id)
+        if text.ids:
+            self._generation.extend(self._request.available_rows)
+        else:
+            self._is_silent = True
+            self._generation.cancel()
+
+    def require_last_token(self) -> None:
+        if not self._request.text.has_ended:
+            raise InvalidInput("The input broke off before the last token.")
+
+    def __aiter__(self) -> AsyncIterator[Frame]:
+        return aiter(self._generation)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None until it has ended, and when it was closed before."""
+        return "stop" if self._is_silent else self._generation.finish_reason
+
+    @property
+    def frame_count(self) -> int:
+        return len(self._request.frames)
+
+    @property
+    def timings(self) -> Timings:
+        return self._generation.timings
+
+    async def aclose(self) -> None:
+        """Frees its pages, wherever it stands."""
+        self._generation.cancel()
+        if not self._is_closed:
+            self._is_closed = True
+            self._engine.forget(self._request)
+
+
+def _page_count(settings: TalkerSettings) -> int:
+    return -(-settings.cache_rows // settings.page_rows)
+
+
+def _load(settings: TalkerSettings, config: OmniConfig, where: Placement) -> TalkerRunner:
+    talker = Talker.load(Checkpoint(settings.checkpoint), config, dtype=where.dtype, device=where.device)
+    shape = config.require_talker()
+    keys_values = PagedKeyValues(
+        shape.text, _page_count(settings), settings.page_rows, dtype=where.dtype, device=where.device
+    )
+    return TalkerRunner.of(talker, shape, keys_values)

@@ -1,0 +1,125 @@
+"""The Talker over gRPC: decode each message, call the engine, encode each frame the moment it is spoken."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from antiphon.engine.sampler import SamplingParameters
+from antiphon.errors import InternalError, InvalidInput
+from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.v1.generation_pb2 import Sampling
+from antiphon.v1.media_pb2 import CodecFrames
+from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse, SpeakStart
+from antiphon.wire import arrays, methods, tensors
+from antiphon.wire.generation import finish_reason_message, read_ids, read_prompt, read_sampling, timings_message
+from services.talker.config import TalkerSettings
+from services.talker.engine import Script, Speech, TalkerEngine
+from services.talker.request import ASSISTANT_ROWS, Frame
+
+
+def host(settings: TalkerSettings) -> HostedService:
+    engine = TalkerEngine(settings)
+    servicer = TalkerServicer(engine)
+    return HostedService(
+        stage="talker",
+        grpc_service=methods.SPEAK.service,
+        add_to_server=lambda server: methods.SPEAK.add_to_server(server, servicer.speak),
+        start=engine.start,
+        close=engine.close,
+        check=engine.check,
+        load=lambda: _service_load(engine),
+    )
+
+
+class TalkerServicer:
+    def __init__(self, engine: TalkerEngine) -> None:
+        self._engine = engine
+
+    async def speak(self, requests: AsyncIterator[SpeakRequest], _context: Any) -> AsyncGenerator[SpeakResponse, None]:
+        script = self._script(await _start(requests))
+        async with aclosing(self._engine.speak(script)) as speech, self._receiving(requests, speech) as received:
+            frame_count = 0
+            async for frame in speech:
+                yield _frame_message(frame_count, frame)
+                frame_count += 1
+            if speech.finish_reason is None:
+                await received  # what was wrong with the input, and ended the speech
+                raise InternalError("The Talker's speech ended without a reason.")
+            reason, timings = finish_reason_message(speech.finish_reason), timings_message(speech.timings)
+            yield SpeakResponse(end=SpeakEnd(finish_reason=reason, frame_count=frame_count, timings=timings))
+
+    def _script(self, start: SpeakStart) -> Script:
+        vocabulary = self._engine.config.thinker.text.vocabulary
+        codes = self._engine.talker_config.text.vocabulary
+        return Script(
+            prompt=read_prompt(start.prompt, vocabulary, rows_that_follow=ASSISTANT_ROWS),
+            prefix_ids=read_ids(start.assistant_prefix_ids, vocabulary, name="assistant_prefix_ids").tolist(),
+            voice=start.voice,
+            max_frames=start.max_frames,
+            sampling=read_sampling(start.sampling, codes) if start.HasField("sampling") else None,
+            residual_sampling=self._residual(start.residual_sampling) if start.HasField("residual_sampling") else None,
+        )
+
+    def _residual(self, sampling: Sampling) -> SamplingParameters:
+        parameters = read_sampling(
+            sampling, self._engine.talker_config.code_predictor.vocabulary, name="residual_sampling"
+        )
+        if parameters.penalises or parameters.logit_bias:
+            raise InvalidInput(
+                "residual_sampling: expected temperature, top_k, top_p and seed only; came a penalty or a bias.",
+                param="residual_sampling",
+            )
+        return parameters
+
+    @asynccontextmanager
+    async def _receiving(
+        self, requests: AsyncIterator[SpeakRequest], speech: Speech
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        """Reads the input beside the speech. A fault in it ends the speech; awaiting the task tells which."""
+        task = asyncio.create_task(self._receive(requests, speech), name="input of the talker")
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _receive(self, requests: AsyncIterator[SpeakRequest], speech: Speech) -> None:
+        try:
+            async for request in requests:
+                self._add(request, speech)
+            speech.require_last_token()
+        except BaseException:
+            await speech.aclose()
+            raise
+
+    def _add(self, request: SpeakRequest, speech: Speech) -> None:
+        kind = request.WhichOneof("message")
+        if kind == "token":
+            vocabulary = self._engine.config.thinker.text.vocabulary
+            if not 0 <= request.token.id < vocabulary:
+                raise InvalidInput(f"token.id: expected an id from 0 to {vocabulary - 1}; came {request.token.id}.")
+            speech.add_token(request.token.id, is_last=request.token.is_last)
+        elif kind == "hidden_rows":
+            shape = (None, self._engine.talker_config.thinker_width)
+            rows = tensors.unpack(request.hidden_rows.rows, name="hidden_rows.rows", shape=shape)
+            speech.add_hidden_rows(request.hidden_rows.first_row, rows)
+        else:
+            raise InvalidInput(f"Expected hidden_rows or token after start; came {kind or 'an empty message'}.")
+
+
+async def _start(requests: AsyncIterator[SpeakRequest]) -> SpeakStart:
+    first = await anext(requests, None)
+    kind = None if first is None else first.WhichOneof("message")
+    if first is None or kind != "start":
+        raise InvalidInput(f"Expected start as the first message; came {kind or 'nothing'}.")
+    return first.start
+
+
+def _frame_message(first_frame: int, frame: Frame) -> SpeakResponse:
+    return SpeakResponse(frames=CodecFrames(first_frame=first_frame, codes=arrays.pack(frame[None])))
+
+
+def _service_load(engine: TalkerEngine) -> ServiceLoad:
+    load = engine.load()
+    return ServiceLoad(waiting=load.waiting, running=load.running, pages_used=load.pages_used)
