@@ -7,64 +7,9 @@ places, so a missing key is refused, not filled in.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from antiphon.errors import CheckpointError
-
-
-class _Section:
-    """One JSON object of config.json; a missing or mistyped key is refused with its full path."""
-
-    def __init__(self, values: dict[str, Any], path: str, file: Path) -> None:
-        self._values, self._path, self._file = values, path, file
-
-    def section(self, key: str) -> "_Section":
-        return _Section(cast(dict[str, Any], self._get(key, dict)), f"{self._path}{key}.", self._file)
-
-    def has(self, key: str) -> bool:
-        return self._values.get(key) is not None
-
-    def integer(self, key: str) -> int:
-        return cast(int, self._get(key, int))
-
-    def number(self, key: str) -> float:
-        return float(cast(float, self._get(key, (int, float))))
-
-    def boolean(self, key: str) -> bool:
-        return cast(bool, self._get(key, bool))
-
-    def integers(self, key: str) -> tuple[int, ...]:
-        return tuple(int(value) for value in cast(list[int], self._get(key, list)))
-
-    def ids(self, key: str) -> dict[str, int]:
-        return {name.lower(): int(value) for name, value in cast(dict[str, int], self._get(key, dict)).items()}
-
-    def require(self, key: str, supported: object) -> None:
-        """A variant that the model's code does not compute is refused; a key that is absent or null is not one."""
-        value = self._values.get(key)
-        if value is not None and value != supported:
-            raise CheckpointError(
-                f"{self._file}: {self._path}{key} is {value!r}; only {supported!r} is supported. "
-                "Use a checkpoint of the Qwen3-Omni family."
-            )
-
-    def rope(self, default_theta: float | None = None) -> tuple[float, tuple[int, ...]]:
-        """(theta, mrope sections): rope_parameters (transformers 5) or rope_theta and rope_scaling (real files)."""
-        scaling = self._values.get("rope_parameters") or self._values.get("rope_scaling") or {}
-        theta = scaling.get("rope_theta", self._values.get("rope_theta", default_theta))
-        if theta is None:
-            raise CheckpointError(f"{self._file}: expected {self._path}rope_theta; it is missing.")
-        _Section(scaling, f"{self._path}rope.", self._file).require("rope_type", "default")
-        return float(theta), tuple(scaling.get("mrope_section", ()))
-
-    def _get(self, key: str, kind: type | tuple[type, ...]) -> object:
-        value = self._values.get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            came = "nothing" if value is None else repr(value)
-            raise CheckpointError(
-                f"{self._file}: expected {self._path}{key} to be {kind}; found {came}. Is this a Qwen3-Omni checkpoint?"
-            )
-        return value
+from antiphon.model.config_section import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +133,7 @@ class OmniConfig:
         """Reads `directory/config.json`. Raises CheckpointError when it is missing, broken or not Qwen3-Omni."""
         file = directory / "config.json"
         try:
-            root = _Section(json.loads(file.read_text()), "", file)
+            root = Section(json.loads(file.read_text()), "", file)
         except (OSError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{file}: expected the config.json of a Qwen3-Omni checkpoint; {error}") from error
         speaks = root.has("talker_config") and root.has("code2wav_config") and root.boolean("enable_audio_output")
@@ -220,7 +165,7 @@ class OmniConfig:
         return self.code2wav
 
 
-def _thinker(section: _Section) -> ThinkerConfig:
+def _thinker(section: Section) -> ThinkerConfig:
     return ThinkerConfig(
         audio=_audio(section.section("audio_config")),
         vision=_vision(section.section("vision_config")),
@@ -232,7 +177,7 @@ def _thinker(section: _Section) -> ThinkerConfig:
     )
 
 
-def _talker(section: _Section) -> TalkerConfig:
+def _talker(section: Section) -> TalkerConfig:
     return TalkerConfig(
         text=_decoder(section.section("text_config")),
         code_predictor=_decoder(section.section("code_predictor_config")),
@@ -249,7 +194,7 @@ def _talker(section: _Section) -> TalkerConfig:
     )
 
 
-def _audio(section: _Section) -> AudioEncoderConfig:
+def _audio(section: Section) -> AudioEncoderConfig:
     return AudioEncoderConfig(
         width=section.integer("d_model"),
         layers=section.integer("encoder_layers"),
@@ -264,7 +209,7 @@ def _audio(section: _Section) -> AudioEncoderConfig:
     )
 
 
-def _vision(section: _Section) -> VisionEncoderConfig:
+def _vision(section: Section) -> VisionEncoderConfig:
     return VisionEncoderConfig(
         width=section.integer("hidden_size"),
         depth=section.integer("depth"),
@@ -280,7 +225,7 @@ def _vision(section: _Section) -> VisionEncoderConfig:
     )
 
 
-def _decoder(section: _Section) -> DecoderConfig:
+def _decoder(section: Section) -> DecoderConfig:
     theta, sections = section.rope()
     section.require("attention_bias", False)
     section.require("hidden_act", "silu")
@@ -313,7 +258,7 @@ def _decoder(section: _Section) -> DecoderConfig:
     )
 
 
-def _code2wav(section: _Section) -> Code2WavConfig:
+def _code2wav(section: Section) -> Code2WavConfig:
     theta, _ = section.rope(default_theta=10_000.0)
     return Code2WavConfig(
         codebook_size=section.integer("codebook_size"),
@@ -332,5 +277,5 @@ def _code2wav(section: _Section) -> Code2WavConfig:
     )
 
 
-def _optional(section: _Section, key: str) -> int:
+def _optional(section: Section, key: str) -> int:
     return section.integer(key) if section.has(key) else 0
