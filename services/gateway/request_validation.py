@@ -9,7 +9,7 @@ from services.gateway.audio_formats import check_format
 from services.gateway.config import GatewaySettings
 from services.gateway.messages import MessageReader
 from services.gateway.openai_request import AudioFormat, AudioOutput, ChatCompletionRequest, VoiceId
-from services.gateway.sampling import residual_sampling, talker_sampling, thinker_sampling
+from services.gateway.sampling import talker_sampling, thinker_sampling
 from services.gateway.served_model import ServedModel
 from services.gateway.turn_request import SpeechRequest, TurnRequest
 
@@ -79,11 +79,9 @@ def _speech(body: ChatCompletionRequest, model: ServedModel, settings: GatewaySe
             code="missing_required_parameter",
         )
     check_format(body.audio.format or audio_format(body), stream=bool(body.stream))
-    first_code = talker_sampling(body, model)
     return SpeechRequest(
         voice=_voice(body.audio, model),
-        sampling=first_code,
-        residual_sampling=residual_sampling(first_code),
+        sampling=talker_sampling(body, model),
         max_frames=settings.max_speech_frames,
     )
 

@@ -27,6 +27,7 @@ def thinker_sampling(body: ChatCompletionRequest, model: ServedModel) -> Samplin
 
 
 def talker_sampling(body: ChatCompletionRequest, model: ServedModel) -> Sampling:
+    """Of the first code of each frame; the Talker's own default holds for the others, which are greedy if this is."""
     defaults = model.talker_sampling
     return Sampling(
         temperature=_given(body.talker_temperature, defaults.temperature),
@@ -35,11 +36,6 @@ def talker_sampling(body: ChatCompletionRequest, model: ServedModel) -> Sampling
         repetition_penalty=_given(body.talker_repetition_penalty, defaults.repetition_penalty),
         seed=_seed(body.seed),
     )
-
-
-def residual_sampling(first_code: Sampling) -> Sampling | None:
-    """Residual codes are greedy exactly when the first code is; else the model's own default holds."""
-    return Sampling(temperature=0.0) if first_code.temperature == 0 else None
 
 
 def _given(value: float | None, default: float) -> float:

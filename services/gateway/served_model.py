@@ -112,6 +112,7 @@ class _GenerationFile(BaseModel):
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
+    talker_do_sample: bool = True
     talker_temperature: float = TALKER_DEFAULTS.temperature
     talker_top_k: int = TALKER_DEFAULTS.top_k
     talker_top_p: float = TALKER_DEFAULTS.top_p
@@ -168,7 +169,7 @@ def _thinker_defaults(generation: _GenerationFile) -> SamplingDefaults:
 
 def _talker_defaults(generation: _GenerationFile) -> SamplingDefaults:
     return SamplingDefaults(
-        temperature=generation.talker_temperature,
+        temperature=generation.talker_temperature if generation.talker_do_sample else 0.0,
         top_k=generation.talker_top_k,
         top_p=generation.talker_top_p,
         repetition_penalty=generation.talker_repetition_penalty,

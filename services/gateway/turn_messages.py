@@ -80,7 +80,6 @@ def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits) 
         assistant_prefix_ids=prompt.assistant_prefix_ids,
         voice=speech.voice,
         sampling=speech.sampling,
-        residual_sampling=speech.residual_sampling,
         max_frames=min(speech.max_frames, limits.talker_context_rows - rows),
     )
 

@@ -33,8 +33,6 @@ class Medium:
 class SpeechRequest:
     voice: str
     sampling: Sampling
-    # Of the residual codes; None follows the model's default.
-    residual_sampling: Sampling | None
     max_frames: int
 
 

@@ -14,7 +14,7 @@ from services.gateway.audio_formats import SAMPLE_RATE, encode_file, pcm16
 from services.gateway.config import GatewaySettings
 from services.gateway.openai_request import AudioFormat, ChatCompletionRequest
 from services.gateway.pipe import Pipe
-from services.gateway.sampling import residual_sampling, talker_sampling, thinker_sampling
+from services.gateway.sampling import talker_sampling, thinker_sampling
 from services.gateway.served_model import ServedModel, read_served_model
 from services.gateway.transcripts import MemoryTranscripts
 from tests.gateway.conftest import body
@@ -92,7 +92,6 @@ def test_unset_sampling_follows_the_checkpoint(model: ServedModel) -> None:
     assert not sampling.HasField("seed")
     speech = talker_sampling(request(), model)
     assert (speech.temperature, speech.top_k, speech.repetition_penalty) == (pytest.approx(0.3), 50, 1)
-    assert residual_sampling(speech) is None
 
 
 def test_asked_sampling_goes_before(model: ServedModel) -> None:
@@ -119,9 +118,6 @@ def test_asked_sampling_goes_before(model: ServedModel) -> None:
     assert {bias.token_id: bias.bias for bias in sampling.logit_bias} == {5: -100, 6: 1.5}
     assert (speech.top_k, speech.top_p) == (3, 0.5)
     assert speech.repetition_penalty == pytest.approx(1.1)
-    greedy = residual_sampling(speech)
-    assert greedy is not None
-    assert greedy.temperature == 0
 
 
 @pytest.mark.parametrize("key", ["", "-1", "1.0", "1472", "\u0661", "99999999999", "0x5"])

@@ -28,7 +28,7 @@ from services.gateway.turn_request import Medium, SpeechDelta, SpeechRequest, Te
 from services.gateway.turn_watch import TurnWatch
 from tests.gateway.conftest import Fakes
 
-SPEECH = SpeechRequest("ethan", Sampling(temperature=0.3), None, max_frames=100)
+SPEECH = SpeechRequest("ethan", Sampling(temperature=0.3), max_frames=100)
 LIMITS = TurnLimits(context_tokens=32_768, talker_context_rows=32_768, default_answer_tokens=64, media_seconds=60)
 
 Write = Callable[[str], tuple[int, ...]]
@@ -105,10 +105,10 @@ async def test_text_alone_asks_neither_talker_nor_codec(conductor: Conductor, fa
 
 
 async def test_the_talker_is_told_prompt_voice_and_bounds(conductor: Conductor, fakes: Fakes) -> None:
-    await conduct(conductor, asked(speech=replace(SPEECH, voice="chelsie", residual_sampling=Sampling())))
+    await conduct(conductor, asked(speech=replace(SPEECH, voice="chelsie")))
     start = fakes.talker.behaviour.received[0].start
     assert (start.voice, start.max_frames, start.sampling.temperature) == ("chelsie", 100, pytest.approx(0.3))
-    assert start.HasField("residual_sampling")
+    assert not start.HasField("residual_sampling")
     assert len(start.assistant_prefix_ids) == 3
     assert start.prompt.positions.shape == [3, len(start.prompt.token_ids) + 9]
 
