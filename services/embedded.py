@@ -15,7 +15,6 @@ from antiphon.telemetry import tracing
 from antiphon.telemetry.span_records import SpanRing
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
-from antiphon.wire.stages import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ async def running_platform(settings: EmbeddedSettings) -> AsyncIterator[Embedded
         await stack.enter_async_context(serving(services, address, limits))
         directory = StaticDirectory({service.stage: address for service in services})
         caller = await stack.enter_async_context(StageCaller(directory))
-        app = await asyncio.to_thread(make_app, caller.stages())
+        app = await asyncio.to_thread(make_app, caller)
         bounds = HttpLimits(drain_seconds=settings.drain_seconds)
         port = await stack.enter_async_context(serving_http(app, settings.host, settings.port, bounds))
         yield EmbeddedPlatform(f"http://{_reachable(settings.host)}:{port}", services, ring)
@@ -68,8 +67,8 @@ def _parts(settings: EmbeddedSettings) -> tuple[list[HostedService], Any]:
     from services.gateway.config import GatewaySettings
     from services.hosted import HOSTED_STAGES, hosted_service
 
-    def make_app(stages: Stages) -> Any:
-        return create_app(GatewaySettings(checkpoint=settings.checkpoint), stages)
+    def make_app(caller: StageCaller) -> Any:
+        return create_app(GatewaySettings(checkpoint=settings.checkpoint), caller.stages(), caller.readiness)
 
     return [hosted_service(stage, settings.checkpoint) for stage in HOSTED_STAGES], make_app
 
