@@ -3,23 +3,20 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from rich import box
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from antiphon.telemetry.names import FIRST_PACKET_PARTS, FirstPacketPart
+from antiphon.telemetry.names import FIRST_PACKET_PARTS
 from services.command_line.answer_stream import AnswerEnd, SoundPiece, TextPiece, Timings
 from services.command_line.waiting import PATIENCE_SECONDS
 
-_WHAT_HAPPENS: dict[FirstPacketPart, str] = {
-    "prepare": "request read, prompt built",
-    "encoders": "sound and pictures into rows",
-    "thinker": "prompt read, first token written",
-    "talker": "first frame of codes",
-    "codec": "first frame into sound",
-    "emit": "first packet sent",
-}
+_BAR_CHARACTERS: Final = 12
+# Less is nothing in a table of tenths.
+_SHOWN_MS: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -78,7 +75,7 @@ class AnswerDisplay:
     def figures(self, clock: AnswerClock, end: AnswerEnd) -> None:
         if end.timings is not None and end.timings.first_packet_ms:
             self._output.print(first_packet_table(end.timings))
-        self._output.print(_summary(clock, end), highlight=False)
+        self._output.print(_summary(clock, end), highlight=False, soft_wrap=True)
 
     def where(self, file: Path, clock: AnswerClock) -> None:
         """Where the spoken answer is."""
@@ -104,18 +101,25 @@ def first_packet_table(timings: Timings) -> Table:
     """The parts follow each other without a gap; beside them what each stage says of the whole turn."""
     parts = timings.first_packet_ms or {}
     total = parts.get("total", sum(parts.values()))
-    table = Table(title="First packet, stage by stage", title_justify="left")
+    table = Table(title="First packet, stage by stage (ms)", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("stage")
-    table.add_column("until the first packet")
-    for heading in ("ms", "share", "queued ms", "first output ms", "whole turn ms", "steps"):
+    for heading in ("took", "share"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for heading in ("queued", "first out", "turn", "steps"):
         table.add_column(heading, justify="right")
     for part in FIRST_PACKET_PARTS:
-        if part in parts:
-            share = f"{parts[part] / total:.0%}" if total else ""
-            table.add_row(part, _WHAT_HAPPENS[part], f"{parts[part]:.1f}", share, *_stage_cells(timings, part))
+        # A stage that a turn does not need is left out.
+        if parts.get(part, 0.0) >= _SHOWN_MS or part in timings.stages:
+            table.add_row(part, *_share_cells(parts.get(part, 0.0), total), *_stage_cells(timings, part))
     table.add_section()
-    table.add_row("total", "", f"{total:.1f}", "100%" if total else "")
+    table.add_row("total", *_share_cells(total, total)[:2])
     return table
+
+
+def _share_cells(part_ms: float, total_ms: float) -> list[str]:
+    share = part_ms / total_ms if total_ms else 0.0
+    return [f"{part_ms:.1f}", f"{share:.0%}", "━" * round(share * _BAR_CHARACTERS)]
 
 
 def _stage_cells(timings: Timings, part: str) -> list[str]:
