@@ -10,7 +10,8 @@ from tests.accuracy.domain import held_out
 from tests.accuracy.domain.items import Item
 from tests.accuracy.domain.measured import measured_image_items
 
-pytestmark = pytest.mark.slow
+# The first test waits for every answer.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOLERANCE = 0.03
 

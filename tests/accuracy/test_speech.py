@@ -10,7 +10,8 @@ from tests.accuracy.asking import Spoken, spoken_answers
 from tests.accuracy.domain.held_out import items_to_speak
 from tests.accuracy.recogniser import Recogniser, word_error_rate
 
-pytestmark = pytest.mark.slow
+# The first test waits for every answer.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 VOICES = ("ethan", "chelsie", "aiden")
 RATE_HZ = 24_000
