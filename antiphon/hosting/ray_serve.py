@@ -208,6 +208,11 @@ async def deployed(applications: Mapping[str, serve.Application], ingress: str, 
         await asyncio.to_thread(_take_down, [target.name for target in targets], host)
 
 
+async def redeploy(name: str, application: serve.Application) -> None:
+    """A new version of one application: its new replica starts before the old one drains."""
+    await asyncio.to_thread(serve.run, application, name=name, route_prefix=None)
+
+
 def _deploy(targets: Sequence[serve.RunTarget], host: RayHost) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

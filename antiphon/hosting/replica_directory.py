@@ -33,50 +33,58 @@ class _Table:
     reports: Sequence[ReplicaReport] = ()
     asked_seconds: float = float("-inf")
     sent: Counter[str] = field(default_factory=Counter)
-    asking: asyncio.Task[None] | None = None
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    renewing: asyncio.Task[None] | None = None
 
 
 class ReplicaDirectory:
-    """Reports are renewed in the background, so that a call waits for them only when none is useful."""
+    """From a stage's first call on its reports are renewed in the background, so that no later call waits for them."""
 
-    def __init__(
-        self, ask: AskReplicas, *, fresh_seconds: float = 1.0, useful_seconds: float = 30.0, ask_seconds: float = 5.0
-    ) -> None:
+    def __init__(self, ask: AskReplicas, *, renew_seconds: float = 1.0, ask_seconds: float = 5.0) -> None:
         self._ask = ask
-        self._fresh_seconds = fresh_seconds
-        self._useful_seconds = useful_seconds
+        self._renew_seconds = renew_seconds
         self._ask_seconds = ask_seconds
         self._tables: dict[StageName, _Table] = {}
 
     async def locate(self, stage: StageName, *, avoiding: Collection[str] = ()) -> str:
+        """Asks anew at once if what is known has just failed, or is nothing."""
         table = self._tables.setdefault(stage, _Table())
-        age_seconds = time.monotonic() - table.asked_seconds
-        if age_seconds > self._fresh_seconds or avoiding:
-            self._renew(stage, table)
-        if table.asking is not None and (age_seconds > self._useful_seconds or avoiding or not table.reports):
-            await asyncio.shield(table.asking)
+        if avoiding or not table.reports:
+            await self._read(stage, table)
+        if table.renewing is None:
+            table.renewing = asyncio.create_task(self._renew(stage, table), name=f"replicas of {stage}")
         return _least_loaded(stage, table, avoiding)
 
-    async def close(self) -> None:
-        asking = [table.asking for table in self._tables.values() if table.asking is not None]
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+    async def reports(self, stage: StageName) -> Sequence[ReplicaReport]:
+        """Of all replicas, asked now."""
+        return await self._ask(stage)
 
-    def _renew(self, stage: StageName, table: _Table) -> None:
-        if table.asking is None or table.asking.done():
-            table.asking = asyncio.create_task(self._read(stage, table), name=f"replicas of {stage}")
+    async def close(self) -> None:
+        renewing = [table.renewing for table in self._tables.values() if table.renewing is not None]
+        for task in renewing:
+            task.cancel()
+        await asyncio.gather(*renewing, return_exceptions=True)
+
+    async def _renew(self, stage: StageName, table: _Table) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            await self._read(stage, table)
 
     async def _read(self, stage: StageName, table: _Table) -> None:
-        """A failure keeps what was known: the replicas answer calls without whoever lists them."""
-        try:
-            async with asyncio.timeout(self._ask_seconds):
-                reports = await self._ask(stage)
-        except Exception:
-            _LOG.warning("The replicas of the %s could not be asked.", stage, exc_info=True)
-            return
-        table.reports, table.asked_seconds = tuple(reports), time.monotonic()
-        table.sent.clear()
+        """One question at a time. A failure keeps what was known: replicas answer calls without whoever lists them."""
+        wanted_seconds = time.monotonic()
+        async with table.asking:
+            if table.asked_seconds > wanted_seconds:
+                return
+            began_seconds = time.monotonic()
+            try:
+                async with asyncio.timeout(self._ask_seconds):
+                    reports = await self._ask(stage)
+            except Exception:
+                _LOG.warning("The replicas of the %s could not be asked.", stage, exc_info=True)
+                return
+            table.reports, table.asked_seconds = tuple(reports), began_seconds
+            table.sent.clear()
 
 
 def _least_loaded(stage: StageName, table: _Table, avoiding: Collection[str]) -> str:

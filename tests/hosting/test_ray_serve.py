@@ -1,0 +1,228 @@
+"""Fakes of the stages and the real gateway on a real Ray Serve: streaming, hanging up, draining, scaling, tracing."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from antiphon.hosting import fakes
+from antiphon.hosting.ray_serve import (
+    RayHost,
+    Scale,
+    StageArguments,
+    Tunables,
+    deployed,
+    ray_directory,
+    redeploy,
+    stage_application,
+)
+from antiphon.hosting.replica_directory import ReplicaDirectory
+from antiphon.telemetry import names
+from antiphon.telemetry.otlp_receiver import receiving
+from antiphon.telemetry.span_records import SpanRecord
+from antiphon.telemetry.trace_assembly import TraceAssembly
+from antiphon.wire.clients import StageCaller
+from antiphon.wire.methods import SERVICES
+from services.gateway import deployment as gateway
+from tests.hosting import requests
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+PAUSE_SECONDS = 0.2
+SMALL = Scale(cpus=0.1)
+
+
+@dataclass(frozen=True)
+class Platform:
+    client: httpx.AsyncClient
+    spans: list[SpanRecord]
+    directory: ReplicaDirectory
+    caller: StageCaller
+
+    async def active(self, stage: str) -> int:
+        """Calls that the stage's replicas are answering now."""
+        reports = await self.directory.reports(stage)  # type: ignore[arg-type]
+        return sum(report.active_calls for report in reports)
+
+    async def addresses(self, stage: str) -> set[str]:
+        return {report.address for report in await self.directory.reports(stage)}  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def platform(nano: Path) -> AsyncIterator[Platform]:
+    spans: list[SpanRecord] = []
+    port = free_port()
+    applications = {stage: stage_application(*fake(stage, nano)) for stage in SERVICES}
+    applications["gateway"] = gateway.build(gateway.GatewayArguments(checkpoint=nano, scale=SMALL))
+    async with receiving("127.0.0.1:0", spans.extend) as collector:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector}")
+            async with deployed(applications, "gateway", RayHost(http_port=port, cpus=4)):
+                directory = ray_directory()
+                async with (
+                    httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+                    StageCaller(directory) as caller,
+                ):
+                    yield Platform(client, spans, directory, caller)
+                await directory.close()
+
+
+def fake(stage: str, checkpoint: Path, **arguments: object) -> tuple[object, StageArguments]:
+    make = partial(fakes.hosted_one, stage, PAUSE_SECONDS)  # type: ignore[arg-type]
+    return make, StageArguments.model_validate({"checkpoint": checkpoint, "scale": SMALL, **arguments})
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def body(**fields: object) -> dict[str, object]:
+    return {
+        "model": "antiphon-nano",
+        "messages": [{"role": "user", "content": "hello"}],
+        "modalities": ["text", "audio"],
+        "audio": {"voice": "ethan", "format": "pcm16"},
+        "stream": True,
+        **fields,
+    }
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_seconds: float = 30.0) -> None:
+    async with asyncio.timeout(timeout_seconds):
+        while not await condition():  # noqa: ASYNC110 - what is waited for lies in another process
+            await asyncio.sleep(0.1)
+
+
+async def test_answers_stream_through_serves_proxy(platform: Platform) -> None:
+    arrived: list[float] = []
+    async with platform.client.stream("POST", "/v1/chat/completions", json=body()) as response:
+        assert response.status_code == 200, await response.aread()
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                assert "error" not in json.loads(line[6:])
+                arrived.append(time.monotonic())
+    assert len(arrived) > 5
+    assert arrived[-1] - arrived[0] > 3 * PAUSE_SECONDS
+
+
+async def test_readiness_asks_the_replicas(platform: Platform) -> None:
+    answer = (await platform.client.get("/readyz")).json()
+    assert answer == {"status": "ready", "stages": dict.fromkeys(SERVICES, True)}
+
+
+async def test_a_client_that_hangs_up_stops_every_stage(platform: Platform) -> None:
+    async with platform.client.stream("POST", "/v1/chat/completions", json=body()) as response:
+        lines = response.aiter_lines()
+        await anext(lines)
+        await until(lambda: has_active(platform, "talker", 1))
+    started = time.monotonic()
+    await until(lambda: nothing_active(platform))
+    assert time.monotonic() - started < 5 * PAUSE_SECONDS + 2
+
+
+async def nothing_active(platform: Platform) -> bool:
+    return not any([await platform.active(stage) for stage in SERVICES])
+
+
+async def test_one_turn_is_one_trace_over_every_process(platform: Platform) -> None:
+    trace_id = "c0ffee" + "0" * 26
+    headers = {"traceparent": f"00-{trace_id}-{'1' * 16}-01"}
+    await platform.client.post("/v1/chat/completions", json=body(stream=False), headers=headers)
+    assembly = TraceAssembly()
+
+    async def arrived() -> bool:
+        found = [span for span in platform.spans if span.trace_id == trace_id]
+        stages = {span.stage for span in found if span.kind == "server"}
+        return stages == {"gateway", "thinker", "talker", "codec"}
+
+    await until(arrived)
+    found = [span for span in platform.spans if span.trace_id == trace_id]
+    assembly.add(found, 0.0)
+    assert {span.service for span in found} == {
+        f"antiphon-{stage}" for stage in ("gateway", "thinker", "talker", "codec")
+    }
+    by_id = {span.span_id: span for span in found}
+    for span in found:
+        if span.kind == "server" and span.stage != "gateway":
+            assert span.parent_id is not None
+            assert by_id[span.parent_id].kind == "client"
+            assert span.attributes[names.RPC_METHOD] == span.name
+
+
+async def test_an_update_loses_no_stream(platform: Platform, nano: Path) -> None:
+    """A new version replaces the replica while streams are open: the old one finishes them."""
+    before = await platform.addresses("thinker")
+    hold = asyncio.Event()
+    speaking = [
+        asyncio.create_task(drained(platform.caller.stages().talker.speak(requests.speak(hold_before_last=hold))))
+        for _ in range(3)
+    ]
+    old = await platform.addresses("talker")
+    await until(lambda: has_active(platform, "talker", 3))
+    tunables = Tunables(drain_seconds=15)
+    update = asyncio.create_task(redeploy("talker", stage_application(*fake("talker", nano, tunables=tunables))))
+    await until(lambda: moved(platform, "talker", old), 60)
+    hold.set()
+    assert await asyncio.gather(*speaking) == [7, 7, 7]
+    await update
+    assert await drained(platform.caller.stages().talker.speak(requests.speak())) == 7
+    assert await platform.addresses("thinker") == before  # no other application restarts
+
+
+async def moved(platform: Platform, stage: str, old: set[str]) -> bool:
+    addresses = await platform.addresses(stage)
+    return bool(addresses) and not addresses & old
+
+
+async def has_active(platform: Platform, stage: str, count: int) -> bool:
+    return await platform.active(stage) == count
+
+
+async def drained(answers: AsyncIterator[object]) -> int:
+    return len([answer async for answer in answers])
+
+
+async def test_load_brings_replicas_and_rest_takes_them_away(platform: Platform, nano: Path) -> None:
+    scale = Scale(cpus=0.1, max_replicas=2, calls_per_replica=2, upscale_delay_seconds=0.5, downscale_delay_seconds=2.0)
+    await redeploy("codec", stage_application(*fake("codec", nano, scale=scale)))
+    hold = asyncio.Event()
+
+    async def held() -> AsyncIterator[object]:
+        async for request in requests.decode(1):
+            if request.HasField("end"):
+                await hold.wait()
+            yield request
+
+    codec = platform.caller.stages().codec
+    first = [asyncio.create_task(drained(codec.decode(held()))) for _ in range(4)]  # type: ignore[arg-type]
+    await until(lambda: has_replicas(platform, "codec", 2), 60)
+    await asyncio.sleep(1.5)  # until the directory has heard of the new one
+    more = [asyncio.create_task(drained(codec.decode(held()))) for _ in range(2)]  # type: ignore[arg-type]
+    await until(lambda: has_active(platform, "codec", 6))
+    assert min(await loads(platform, "codec")) >= 2  # the new replica got the new calls
+    hold.set()
+    assert await asyncio.gather(*first, *more) == [2] * 6
+    await until(lambda: has_replicas(platform, "codec", 1), 60)
+    assert await drained(codec.decode(requests.decode(1))) == 2
+
+
+async def has_replicas(platform: Platform, stage: str, count: int) -> bool:
+    return len(await platform.addresses(stage)) == count
+
+
+async def loads(platform: Platform, stage: str) -> Sequence[int]:
+    return [report.active_calls for report in await platform.directory.reports(stage)]  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""The least loaded replica is found, also while reports are old, late or missing; and the policy that scales them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from antiphon.errors import Unavailable
+from antiphon.hosting.autoscaling import CallsPolicy
+from antiphon.hosting.replica_directory import ReplicaDirectory, ReplicaReport
+from antiphon.telemetry.names import StageName
+
+
+@dataclass
+class Replicas:
+    """What the replicas of every stage would answer."""
+
+    reports: list[ReplicaReport] = field(default_factory=list)
+    asked: int = 0
+    delay_seconds: float = 0.0
+    failure: Exception | None = None
+
+    async def ask(self, stage: StageName) -> Sequence[ReplicaReport]:
+        self.asked += 1
+        await asyncio.sleep(self.delay_seconds)
+        if self.failure is not None:
+            raise self.failure
+        return list(self.reports)
+
+
+async def test_calls_go_where_the_load_is_least_and_spread_between_reports() -> None:
+    replicas = Replicas([ReplicaReport("a", 3), ReplicaReport("b", 0, waiting=2), ReplicaReport("c", 1)])
+    directory = ReplicaDirectory(replicas.ask)
+    sent = Counter([await directory.locate("talker") for _ in range(9)])
+    assert sent == {"a": 2, "b": 3, "c": 4}
+    assert replicas.asked == 1
+
+
+async def test_a_draining_replica_gets_nothing_new() -> None:
+    replicas = Replicas([ReplicaReport("a", is_draining=True), ReplicaReport("b", 9)])
+    directory = ReplicaDirectory(replicas.ask)
+    assert {await directory.locate("talker") for _ in range(5)} == {"b"}
+
+
+async def test_a_failed_address_is_avoided_after_asking_again() -> None:
+    replicas = Replicas([ReplicaReport("a")])
+    directory = ReplicaDirectory(replicas.ask)
+    assert await directory.locate("talker") == "a"
+    replicas.reports = [ReplicaReport("a"), ReplicaReport("b", 5)]
+    assert await directory.locate("talker", avoiding=["a"]) == "b"
+    replicas.reports = [ReplicaReport("a")]
+    assert await directory.locate("talker", avoiding=["a"]) == "a"
+
+
+async def test_no_call_waits_for_reports_after_the_first() -> None:
+    replicas = Replicas([ReplicaReport("a")])
+    directory = ReplicaDirectory(replicas.ask, renew_seconds=0.02)
+    await directory.locate("talker")
+    replicas.delay_seconds, replicas.reports = 0.2, [ReplicaReport("b")]
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(0.05):
+        assert await directory.locate("talker") == "a"
+    await asyncio.sleep(0.3)
+    assert await directory.locate("talker") == "b"
+    await directory.close()
+    asked = replicas.asked
+    await asyncio.sleep(0.3)
+    assert replicas.asked == asked
+
+
+async def test_a_directory_that_cannot_ask_keeps_what_it_knows() -> None:
+    replicas = Replicas([ReplicaReport("a")])
+    directory = ReplicaDirectory(replicas.ask, renew_seconds=0.01)
+    await directory.locate("talker")
+    replicas.failure = RuntimeError("the controller is away")
+    await asyncio.sleep(0.1)
+    assert await directory.locate("talker") == "a"
+    assert await directory.locate("talker", avoiding=["b"]) == "a"
+    replicas.failure, replicas.reports = None, [ReplicaReport("c")]
+    await asyncio.sleep(0.1)
+    assert await directory.locate("talker") == "c"
+    await directory.close()
+
+
+async def test_no_replica_is_unavailable_and_comes_back_by_itself() -> None:
+    replicas = Replicas()
+    directory = ReplicaDirectory(replicas.ask)
+    with pytest.raises(Unavailable, match="No replica of the codec"):
+        await directory.locate("codec")
+    replicas.reports = [ReplicaReport("a")]
+    assert await directory.locate("codec", avoiding=["gone"]) == "a"
+
+
+async def test_one_question_at_a_time_for_many_callers() -> None:
+    replicas = Replicas([ReplicaReport("a")], delay_seconds=0.05)
+    directory = ReplicaDirectory(replicas.ask)
+    assert await asyncio.gather(*(directory.locate("talker") for _ in range(20))) == ["a"] * 20
+    assert replicas.asked <= 2  # the first was under way before the others wanted it
+
+
+@dataclass
+class Recorded:
+    aggregated_metrics: dict[str, dict[object, float]] | None
+
+
+@pytest.mark.parametrize(
+    ("metrics", "replicas"),
+    [
+        (None, 1),
+        ({}, 1),
+        ({"active_calls": {"r1": 0.0}}, 1),
+        ({"active_calls": {"r1": 4.0}}, 1),
+        ({"active_calls": {"r1": 4.0, "r2": 1.0}}, 2),
+        ({"active_calls": {"r1": 4.0}, "waiting": {"r1": 5.0}}, 3),
+    ],
+)
+def test_the_policy_wants_a_replica_for_so_many_calls(
+    metrics: dict[str, dict[object, float]] | None, replicas: int
+) -> None:
+    desired, _ = CallsPolicy(calls_per_replica=4)(Recorded(metrics))
+    assert desired == replicas
