@@ -1,6 +1,8 @@
 """Where the bytes of media come from, and where they never come from."""
 
 import asyncio
+import base64
+import os
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -58,6 +60,20 @@ async def test_large_base64_is_decoded_aside(settings: GatewaySettings) -> None:
     assert len(await source(settings, cat).read(url, "image", budget(1 << 20), "p")) == 600_000
     with pytest.raises(TooLarge):
         await source(settings, cat).read(url, "image", budget(599_999), "p")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 196_607, 196_608, 196_609, 500_000])
+async def test_base64_is_decoded_whole(settings: GatewaySettings, size: int) -> None:
+    data = os.urandom(size)
+    text = base64.b64encode(data).decode()
+    assert await source(settings, cat).read_base64(text, "audio", budget(1 << 20), "p") == data
+
+
+@pytest.mark.parametrize("at", [0, 262_142, 262_143, 400_000])
+async def test_padding_in_the_middle_is_broken(settings: GatewaySettings, at: int) -> None:
+    text = "A" * at + "=" + "A" * (500_003 - at)
+    with pytest.raises(InvalidInput, match="broken"):
+        await source(settings, cat).read_base64(text, "audio", budget(1 << 20), "p")
 
 
 @pytest.mark.parametrize("url", ["https://media.example.com/cat.png", "http://other.example:8080/cat.png"])
