@@ -1,0 +1,1 @@
+"""The Talker as a service."""
