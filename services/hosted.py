@@ -12,6 +12,9 @@ HOSTED_STAGES: Final[tuple[HostedStage, ...]] = get_args(HostedStage)
 
 def hosted_service(stage: HostedStage, checkpoint: Path) -> HostedService:
     """The stage's other settings come from its ANTIPHON_ variables. Loads nothing yet."""
+    from antiphon.model.placement import limit_cpu_threads
+
+    limit_cpu_threads()
     match stage:
         case "encoders":
             from services.encoders.config import EncodersSettings

@@ -1,5 +1,6 @@
 """Where a model computes and in what type: what "auto" in a service's settings means."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,3 +25,10 @@ def placement(device: DeviceName = "auto", dtype: TypeName = "auto") -> Placemen
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     narrow = dtype == "bfloat16" or (dtype == "auto" and on_gpu)
     return Placement(torch.device("cuda" if on_gpu else "cpu"), torch.bfloat16 if narrow else torch.float32)
+
+
+def limit_cpu_threads() -> None:
+    """For the whole process: one thread an operation, unless OMP_NUM_THREADS says otherwise. The stages' own threads
+    share the cores; where operations are small, threads that wait for each other cost a frame ten times its time."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
