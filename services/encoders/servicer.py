@@ -1,0 +1,107 @@
+"""The encoders over gRPC: collect the media, within their bounds; then layouts, rows and the end."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, Final
+
+from antiphon.errors import InvalidInput
+from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.prompt.conversation import Modality
+from antiphon.prompt.layout import MediaLayout
+from antiphon.v1 import media_pb2
+from antiphon.v1.encoder_service_pb2 import EncodeEnd, EncodeRequest, EncodeResponse, EncodeStart
+from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, EmbeddingRows
+from antiphon.wire import methods, tensors
+from antiphon.wire.generation import timings_message
+from services.encoders.config import EncodersSettings
+from services.encoders.engine import EncodersEngine
+from services.encoders.media import MediaRows
+from services.encoders.media_inbox import MediaInbox
+
+_MODALITIES: Final[dict[Modality, media_pb2.Modality]] = {
+    "audio": MODALITY_AUDIO,
+    "image": MODALITY_IMAGE,
+    "video": MODALITY_VIDEO,
+}
+
+
+def host(settings: EncodersSettings) -> HostedService:
+    engine = EncodersEngine(settings)
+    servicer = EncodersServicer(engine)
+    return HostedService(
+        stage="encoders",
+        grpc_service=methods.ENCODE.service,
+        add_to_server=lambda server: methods.ENCODE.add_to_server(server, servicer.encode),
+        start=engine.start,
+        close=engine.close,
+        load=lambda: ServiceLoad(waiting=engine.waiting()),
+    )
+
+
+class EncodersServicer:
+    def __init__(self, engine: EncodersEngine) -> None:
+        self._engine = engine
+
+    async def encode(
+        self, requests: AsyncIterator[EncodeRequest], _context: Any
+    ) -> AsyncGenerator[EncodeResponse, None]:
+        arrived = time.monotonic()
+        inbox = MediaInbox(await _start(requests), self._engine.settings)
+        with self._engine.admit(inbox.byte_count):
+            await _collect(requests, inbox)
+            encoding = self._engine.encode(inbox.items(), arrived)
+            async with aclosing(encoding.outputs()) as outputs:
+                async for output in outputs:
+                    for response in self._responses(output):
+                        yield response
+            yield EncodeResponse(end=EncodeEnd(timings=timings_message(encoding.timings())))
+
+    def _responses(self, output: MediaLayout | MediaRows) -> Iterator[EncodeResponse]:
+        if isinstance(output, MediaLayout):
+            yield EncodeResponse(layout=_layout_message(output))
+            return
+        for part in output.parts(self._engine.settings.message_bytes):
+            yield EncodeResponse(rows=_rows_message(part))
+
+
+async def _start(requests: AsyncIterator[EncodeRequest]) -> EncodeStart:
+    first = await anext(requests, None)
+    kind = None if first is None else first.WhichOneof("message")
+    if first is None or kind != "start":
+        raise InvalidInput(f"Expected start as the first message; came {kind or 'nothing'}.")
+    return first.start
+
+
+async def _collect(requests: AsyncIterator[EncodeRequest], inbox: MediaInbox) -> None:
+    async for request in requests:
+        kind = request.WhichOneof("message")
+        if kind == "end":
+            return
+        if kind != "chunk":
+            raise InvalidInput(f"Expected chunk or end after start; came {kind or 'an empty message'}.")
+        inbox.add(request.chunk)
+    raise InvalidInput("The input broke off before its end message.")
+
+
+def _layout_message(layout: MediaLayout) -> media_pb2.MediaLayout:
+    return media_pb2.MediaLayout(
+        index=layout.index,
+        modality=_MODALITIES[layout.modality],
+        token_count=layout.token_count,
+        grid_time=layout.grid_time,
+        grid_height=layout.grid_height,
+        grid_width=layout.grid_width,
+        seconds_per_grid=layout.seconds_per_grid,
+        audio_token_count=layout.audio_token_count,
+        audio_seconds=layout.audio_seconds,
+    )
+
+
+def _rows_message(part: MediaRows) -> EmbeddingRows:
+    return EmbeddingRows(
+        modality=_MODALITIES[part.modality],
+        first_row=part.first_row,
+        rows=tensors.pack(part.rows),
+        deepstack=[tensors.pack(level) for level in part.deepstack],
+    )

@@ -1,0 +1,90 @@
+"""The threads of the encoders: some that read media, and one for each model, which takes the work of many requests."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from antiphon.engine.batcher import Batcher
+from antiphon.model.audio_encoder import AudioEncoder, AudioWindow
+from antiphon.model.audio_features import SAMPLE_RATE_HZ, log_mel
+from antiphon.model.config import OmniConfig
+from antiphon.model.placement import placement
+from antiphon.model.vision_encoder import VisionEncoder, VisionRows
+from antiphon.model.vision_patches import VisionPreprocessor
+from antiphon.model.weights import Checkpoint
+from services.encoders.config import EncodersSettings
+
+Reader = Batcher[Callable[[], object], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    readers: Sequence[Reader]
+    # Windows of one sound -> (rows, width), on the CPU.
+    audio: Batcher[list[AudioWindow], Tensor]
+    # uint8 (frames, 3, height, width), sized for the model -> rows, on the CPU.
+    vision: Batcher[Tensor, VisionRows]
+    _audio_encoder: AudioEncoder
+
+    @classmethod
+    def load(cls, settings: EncodersSettings, config: OmniConfig, preprocessor: VisionPreprocessor) -> "Workers":
+        where, checkpoint = placement(settings.device, settings.dtype), Checkpoint(settings.checkpoint)
+        audio = AudioEncoder.load(checkpoint, config, dtype=where.dtype, device=where.device)
+        vision = VisionEncoder.load(checkpoint, config, dtype=where.dtype, device=where.device)
+        _warm_up(audio, vision, preprocessor)
+        # A request waits for one piece of work before the next, so no queue holds more than there are requests.
+        most, together = settings.requests, settings.jobs_per_batch
+        return cls(
+            [Reader(_done, max_waiting=most, name="media reader") for _ in range(settings.reader_threads)],
+            Batcher(lambda jobs: _hear(audio, jobs), max_waiting=most, max_batch=together, name="audio encoder"),
+            Batcher(
+                lambda jobs: _see(vision, preprocessor, jobs),
+                max_waiting=most,
+                max_batch=together,
+                name="vision encoder",
+            ),
+            audio,
+        )
+
+    def audio_windows(self, mels: Sequence[Tensor]) -> list[list[AudioWindow]]:
+        return self._audio_encoder.windows(mels)
+
+    def least_busy_reader(self) -> Reader:
+        return min(self.readers, key=Reader.waiting)
+
+    def waiting(self) -> int:
+        return sum(reader.waiting() for reader in self.readers) + self.audio.waiting() + self.vision.waiting()
+
+    def start(self) -> None:
+        for reader in self.readers:
+            reader.start()
+        self.audio.start()
+        self.vision.start()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(reader.stop() for reader in self.readers), self.audio.stop(), self.vision.stop())
+
+
+def _done(jobs: list[Callable[[], object]]) -> list[object]:
+    return [job() for job in jobs]
+
+
+def _hear(encoder: AudioEncoder, jobs: list[list[AudioWindow]]) -> list[Tensor]:
+    encoded = iter(encoder.encode_windows([window for job in jobs for window in job]))
+    return [torch.cat(list(islice(encoded, len(job)))).cpu() for job in jobs]
+
+
+def _see(encoder: VisionEncoder, preprocessor: VisionPreprocessor, jobs: list[Tensor]) -> list[VisionRows]:
+    encoded = encoder.encode_many([preprocessor.patched(frames) for frames in jobs])
+    return [VisionRows(each.rows.cpu(), tuple(level.cpu() for level in each.deepstack)) for each in encoded]
+
+
+def _warm_up(audio: AudioEncoder, vision: VisionEncoder, preprocessor: VisionPreprocessor) -> None:
+    """The first computations choose kernels; no caller should wait for that."""
+    audio.encode(log_mel([np.zeros(SAMPLE_RATE_HZ, np.float32)]))
+    vision.encode(preprocessor.image(torch.zeros(3, 64, 64, dtype=torch.uint8)))

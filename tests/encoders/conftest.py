@@ -1,0 +1,107 @@
+"""Encoders of the tiny checkpoint behind a real gRPC server, and the streams that ask them."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from antiphon.hosting.grpc_server import ServerLimits, serving
+from antiphon.hosting.service import HostedService
+from antiphon.telemetry.names import STAGES
+from antiphon.v1.encoder_service_pb2 import (
+    EncodeInputEnd,
+    EncodeRequest,
+    EncodeResponse,
+    EncodeStart,
+    MediaChunk,
+    MediaItem,
+)
+from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, Modality
+from antiphon.wire import methods
+from antiphon.wire.clients import StageCaller
+from antiphon.wire.directory import StaticDirectory
+from antiphon.wire.stages import Encoders
+from services.encoders.config import EncodersSettings
+from services.encoders.engine import EncodersEngine
+from services.encoders.servicer import EncodersServicer
+
+END = EncodeRequest(end=EncodeInputEnd())
+
+
+@dataclass(frozen=True)
+class HostedEncoders:
+    engine: EncodersEngine
+    encoders: Encoders
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A medium as a client sends it."""
+
+    modality: Modality
+    data: bytes
+    video_fps: float | None = None
+    use_audio_in_video: bool = False
+
+    def item(self) -> MediaItem:
+        return MediaItem(
+            modality=self.modality,
+            byte_count=len(self.data),
+            video_fps=self.video_fps,
+            use_audio_in_video=self.use_audio_in_video,
+        )
+
+
+def audio(data: bytes) -> Sent:
+    return Sent(MODALITY_AUDIO, data)
+
+
+def image(data: bytes) -> Sent:
+    return Sent(MODALITY_IMAGE, data)
+
+
+def video(data: bytes, fps: float | None = None, *, with_sound: bool = False) -> Sent:
+    return Sent(MODALITY_VIDEO, data, fps, with_sound)
+
+
+async def requests(*media: Sent, chunk_bytes: int = 10_000) -> AsyncIterator[EncodeRequest]:
+    yield EncodeRequest(start=EncodeStart(items=[medium.item() for medium in media]))
+    for index, medium in enumerate(media):
+        for start in range(0, len(medium.data), chunk_bytes):
+            chunk = MediaChunk(index=index, data=medium.data[start : start + chunk_bytes])
+            yield EncodeRequest(chunk=chunk)
+    yield END
+
+
+async def sent(messages: Sequence[EncodeRequest]) -> AsyncIterator[EncodeRequest]:
+    for message in messages:
+        yield message
+
+
+async def answers(hosted: HostedEncoders, stream: AsyncIterator[EncodeRequest]) -> list[EncodeResponse]:
+    async with aclosing(hosted.encoders.encode(stream, timeout_seconds=60)) as responses:
+        return [response async for response in responses]
+
+
+@pytest.fixture
+def settings(tiny_checkpoint: Path) -> EncodersSettings:
+    return EncodersSettings(checkpoint=tiny_checkpoint)
+
+
+@asynccontextmanager
+async def hosted(settings: EncodersSettings, folder: Path) -> AsyncIterator[HostedEncoders]:
+    engine = EncodersEngine(settings)
+    servicer = EncodersServicer(engine)
+    service = HostedService(
+        stage="encoders",
+        grpc_service=methods.ENCODE.service,
+        add_to_server=lambda server: methods.ENCODE.add_to_server(server, servicer.encode),
+        start=engine.start,
+        close=engine.close,
+    )
+    address = f"unix:{folder}/encoders.sock"
+    directory = StaticDirectory({stage: [address] for stage in STAGES})
+    async with serving([service], address, ServerLimits(drain_seconds=1)), StageCaller(directory) as caller:
+        yield HostedEncoders(engine, caller.stages().encoders)
