@@ -1,5 +1,6 @@
 """Fixtures that every test may use: checkpoints and the reference that they are compared with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,3 +48,13 @@ def nano_reference(nano: Path) -> "TransformersReference":
     from tests.reference.transformers_reference import TransformersReference
 
     return TransformersReference(nano)
+
+
+@pytest.fixture(scope="session")
+def platform_url(nano: Path) -> Iterator[str]:
+    """The API of an Antiphon that serves nano in this process, as `antiphon serve` does; ends in /v1."""
+    from services.embedded import embedded_platform
+    from tests.event_loop_thread import EventLoopThread
+
+    with EventLoopThread(lambda: embedded_platform(nano)) as thread:
+        yield f"{thread.opened}/v1"

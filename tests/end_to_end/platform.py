@@ -1,71 +1,84 @@
-"""The whole platform in a thread of its own: every gRPC service over a Unix socket, the gateway on a real port.
+"""The whole platform for a test: every gRPC service over a Unix socket, the gateway on a real port.
 
 It is put together from the same parts as `antiphon serve`, with a recorder between gateway and stages.
 """
 
 import asyncio
 import secrets
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
-import uvicorn
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from antiphon.hosting.grpc_server import serving
-from antiphon.hosting.service import HostedService
+from antiphon.hosting.http_server import serving_http
+from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.telemetry import tracing
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
-from services.codec.config import CodecSettings
-from services.codec.servicer import host as host_codec
-from services.encoders.config import EncodersSettings
-from services.encoders.servicer import host as host_encoders
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
-from services.talker.config import TalkerSettings
-from services.talker.servicer import host as host_talker
-from services.thinker.config import ThinkerSettings
-from services.thinker.servicer import host as host_thinker
+from services.hosted import HOSTED_STAGES, hosted_service
 from tests.end_to_end.conversations import openai_messages
 from tests.end_to_end.recorded_stages import RecordedStages, RecordedTurn
+from tests.event_loop_thread import EventLoopThread
 from tests.reference.reference_inputs import ReferenceMessage
 
-STARTUP_SECONDS = 60.0
+IDLE_SECONDS = 10.0
+
+
+class WatchedSpans(SpanProcessor):
+    """Every span that has started: those still open, and those that ended, by trace."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, str] = {}
+        self.ended: dict[str, list[ReadableSpan]] = {}
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self.open[id(span)] = span.name
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is not None:
+            self.ended.setdefault(f"{span.context.trace_id:032x}", []).append(span)
+            self.open = {key: name for key, name in self.open.items() if key != id(span)}
+
+
+@dataclass(frozen=True)
+class RunningParts:
+    base_url: str
+    recorded: RecordedStages
+    services: list[HostedService]
+    spans: WatchedSpans = field(repr=False)
 
 
 class Platform:
     """Use as a context manager. `end_ids` are the ids that end an answer, `max_frames` bounds a turn's speech."""
 
-    def __init__(
-        self, checkpoint: Path, socket_directory: Path, *, max_frames: int, end_ids: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, checkpoint: Path, sockets: Path, *, max_frames: int, end_ids: Sequence[int] = ()) -> None:
         self.checkpoint, self.max_frames, self.end_ids = checkpoint, max_frames, list(end_ids)
-        self.base_url = ""
-        self.recorded: RecordedStages
-        self.services: list[HostedService] = []
-        self._address = f"unix:{socket_directory / 'stages.sock'}"
-        self._loop: asyncio.AbstractEventLoop
-        self._stop: asyncio.Event
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="platform", daemon=True)
+        self._address = f"unix:{sockets / 'stages.sock'}"
+        self._thread = EventLoopThread(self._running)
 
     def __enter__(self) -> "Platform":
-        self._thread.start()
-        assert self._ready.wait(STARTUP_SECONDS), "the platform did not start in time"
-        if self._failure is not None:
-            raise self._failure
+        self._thread.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(STARTUP_SECONDS)
+        self._thread.__exit__(kind, error, where)
+
+    @property
+    def parts(self) -> RunningParts:
+        return self._thread.opened
 
     def speak(self, messages: Sequence[ReferenceMessage], *, voice: str = "ethan", **options: Any) -> RecordedTurn:
         """Asks over HTTP for text and speech, greedy; gives what passed between the stages."""
@@ -82,9 +95,9 @@ class Platform:
             **options,
         }
         headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
-        answer = httpx.post(f"{self.base_url}/v1/chat/completions", json=body, headers=headers, timeout=300)
+        answer = httpx.post(f"{self.parts.base_url}/v1/chat/completions", json=body, headers=headers, timeout=300)
         assert answer.status_code == 200, answer.text
-        return self.recorded.turns.pop(trace_id)
+        return self.parts.recorded.turns.pop(trace_id)
 
     def speak_together(
         self,
@@ -102,41 +115,33 @@ class Platform:
         with ThreadPoolExecutor(len(conversations)) as threads:
             return list(threads.map(one, range(len(conversations))))
 
-    def call(self, function: Any) -> Any:
-        """Runs a plain function on the platform's event loop and gives its result."""
+    def wait_until_idle(self) -> None:
+        """Nothing runs, waits, holds a page or is left open; fails when that does not come about soon."""
+        deadline = time.monotonic() + IDLE_SECONDS
+        parts = self.parts
+        while any(service.load() != ServiceLoad() for service in parts.services) or parts.spans.open:
+            loads = {service.stage: service.load() for service in parts.services}
+            assert time.monotonic() < deadline, f"still busy: {loads}, open spans {parts.spans.open}"
+            time.sleep(0.01)
 
-        async def run() -> Any:
-            return function()
+    def task_names(self) -> list[str]:
+        """Of the asyncio tasks that live now."""
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
+        async def names() -> list[str]:
+            return sorted(task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task())
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        except BaseException as error:
-            self._failure = error
-            self._ready.set()
+        return self._thread.run(names())
 
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        checkpoint = self.checkpoint
-        self.services = [
-            host_encoders(EncodersSettings(checkpoint=checkpoint)),
-            host_thinker(ThinkerSettings(checkpoint=checkpoint)),
-            host_talker(TalkerSettings(checkpoint=checkpoint)),
-            host_codec(CodecSettings(checkpoint=checkpoint)),
-        ]
-        directory = StaticDirectory(dict.fromkeys(("encoders", "thinker", "talker", "codec"), self._address))
-        async with serving(self.services, self._address), StageCaller(directory) as caller:
-            self.recorded = RecordedStages(caller.stages())
-            settings = GatewaySettings(checkpoint=checkpoint, max_speech_frames=self.max_frames)
-            app = create_app(settings, self.recorded.as_stages())
-            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
-            serving_http = asyncio.create_task(server.serve())
-            while not server.started:  # noqa: ASYNC110 uvicorn has no event for it
-                await asyncio.sleep(0.01)
-            self.base_url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-            self._ready.set()
-            await self._stop.wait()
-            server.should_exit = True
-            await serving_http
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[RunningParts]:
+        spans = WatchedSpans()
+        traced = tracing.configure("antiphon-test", spans)
+        services = [hosted_service(stage, self.checkpoint) for stage in HOSTED_STAGES]
+        directory = StaticDirectory(dict.fromkeys(HOSTED_STAGES, self._address))
+        settings = GatewaySettings(checkpoint=self.checkpoint, max_speech_frames=self.max_frames)
+        async with serving(services, self._address), StageCaller(directory) as caller:
+            recorded = RecordedStages(caller.stages())
+            app = create_app(settings, recorded.as_stages())
+            async with serving_http(app, "127.0.0.1", 0) as port:
+                yield RunningParts(f"http://127.0.0.1:{port}", recorded, services, spans)
+        traced.close()

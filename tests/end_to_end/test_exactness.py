@@ -109,7 +109,7 @@ def test_mixed_turns_that_join_and_leave_equal_transformers(
 def test_speech_over_24_seconds_equals_one_full_decode(
     tiny_long_platform: Platform, tiny_reference: TransformersReference, tiny_inputs: ReferenceInputs
 ) -> None:
-    messages = CONVERSATIONS["text"]
+    messages = CONVERSATIONS["sound"]
     turn = tiny_long_platform.speak(messages, max_completion_tokens=8)
     truth = tiny_reference.generate(
         tiny_inputs.build(messages), max_new_tokens=8, max_frames=tiny_long_platform.max_frames
