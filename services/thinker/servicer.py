@@ -33,7 +33,7 @@ def host(settings: ThinkerSettings) -> HostedService:
         start=engine.start,
         close=engine.close,
         check=engine.check,
-        load=lambda: ServiceLoad(waiting=engine.load().waiting),
+        load=lambda: _service_load(engine),
     )
 
 
@@ -113,3 +113,8 @@ def _response(output: ThinkerOutput) -> GenerateResponse:
         rows = MultimodalHiddenRows(first_row=output.first_row, rows=tensors.pack(output.rows))
         return GenerateResponse(hidden_rows=rows)
     return GenerateResponse(token=TextToken(id=output.id, is_last=output.is_last))
+
+
+def _service_load(engine: ThinkerEngine) -> ServiceLoad:
+    load = engine.load()
+    return ServiceLoad(waiting=load.waiting, running=load.running, pages_used=load.pages_used)
