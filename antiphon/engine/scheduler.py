@@ -131,7 +131,7 @@ class Scheduler(Generic[RequestT]):
 
     def _admit(self, plan: _Plan[RequestT]) -> None:
         """Those that can go on to an output come first; others may compute ahead with what is left."""
-        if not self.waiting:
+        if not self.waiting or len(self.running) >= self.limits.max_running or plan.budget < 1:
             return
         ready = [s for s in self.waiting if s.can_sample]
         ahead = [s for s in self.waiting if not s.can_sample and s.pending_rows > 0]

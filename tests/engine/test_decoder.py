@@ -48,7 +48,7 @@ def submission(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 (what is waited for happens on another thread)
             await asyncio.sleep(0.001)
 

@@ -108,7 +108,7 @@ async def test_the_prompt_is_computed_before_the_first_token_comes(tiny_checkpoi
         for first in range(0, len(lines.hidden_rows), 5):
             speech.add_hidden_rows(first, lines.hidden_rows[first : first + 5])
             await asyncio.sleep(0.005)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while engine.load().pages_used < len(lines.prompt.token_ids) + 8:  # noqa: ASYNC110 (on another thread)
                 await asyncio.sleep(0.005)
         give_text(lines, speech)
