@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -45,27 +46,24 @@ def _machine(threads: int) -> dict[str, object]:
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "torch_threads": threads,
+        # Of the last minute, so with the benchmark itself.
+        "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         **{name: version(name) for name in ("antiphon", "torch")},
     }
 
 
 def _runs_table(runs: Sequence[RunFigures], baseline: RunFigures | None) -> Table:
-    table = Table(title="Voice turns (p50 / p95)", title_justify="left")
-    table.add_column("")
-    for heading in ("at once", "turns", "failed", "first text ms", "first audio ms", "real-time factor"):
-        table.add_column(heading, justify="right")
-    for heading in ("tokens/s", "frames/s"):
-        table.add_column(heading, justify="right")
+    table = _table("Voice turns, p50/p95")
+    for heading in ("turns", "first text\nms", "first audio\nms", "real-time\nfactor", "tokens\n/s", "frames\n/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in _with(runs, baseline):
         table.add_row(
-            run.name,
-            str(run.concurrency),
-            str(run.turns),
-            str(run.failed),
-            _milliseconds(run.first_text_ms),
-            _milliseconds(run.first_audio_ms),
-            f"{run.real_time_factor.p50:.2f} / {run.real_time_factor.p95:.2f}",
+            _named(run),
+            f"{run.turns}, {run.failed} failed" if run.failed else str(run.turns),
+            _pair(run.first_text_ms, 0),
+            _pair(run.first_audio_ms, 0),
+            _pair(run.real_time_factor, 2),
             f"{run.tokens_per_second:.1f}",
             f"{run.frames_per_second:.1f}",
         )
@@ -74,10 +72,9 @@ def _runs_table(runs: Sequence[RunFigures], baseline: RunFigures | None) -> Tabl
 
 def _first_packet_table(runs: Sequence[RunFigures], baseline: RunFigures | None) -> Table:
     told = [run for run in _with(runs, baseline) if run.first_packet_ms]
-    table = Table(title="First packet by stage, mean ms", title_justify="left")
-    table.add_column("stage")
+    table = _table("First packet by stage, mean ms")
     for run in told:
-        table.add_column(f"{run.name} x{run.concurrency}", justify="right")
+        table.add_column(_named(run), justify="right")
     for part in FIRST_PACKET_PARTS:
         table.add_row(part, *(f"{run.first_packet_ms[part]:.1f}" for run in told))
     table.add_section()
@@ -86,19 +83,28 @@ def _first_packet_table(runs: Sequence[RunFigures], baseline: RunFigures | None)
 
 
 def _gains_table(runs: Sequence[RunFigures], baseline: RunFigures) -> Table:
-    table = Table(title=f"Times better than {baseline.name} (one at a time)", title_justify="left")
-    table.add_column("")
-    gains = {f"{run.name} x{run.concurrency}": Gains.over(baseline, run).named() for run in runs}
+    table = _table(f"Times better than {_named(baseline)}")
+    gains = {_named(run): Gains.over(baseline, run).named() for run in runs}
     for heading in next(iter(gains.values())):
-        table.add_column(heading.replace("_", " "), justify="right")
+        table.add_column(heading.replace("_per_", "\n/ ").replace("_", " "), justify="right")
     for name, values in gains.items():
         table.add_row(name, *(f"{value:.2f}" for value in values.values()))
     return table
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    return table
+
+
+def _named(run: RunFigures) -> str:
+    return f"{run.name} x{run.concurrency}"
 
 
 def _with(runs: Sequence[RunFigures], baseline: RunFigures | None) -> list[RunFigures]:
     return [*runs, *([baseline] if baseline else [])]
 
 
-def _milliseconds(spread: Spread) -> str:
-    return f"{spread.p50:.0f} / {spread.p95:.0f}"
+def _pair(spread: Spread, digits: int) -> str:
+    return f"{spread.p50:.{digits}f}/{spread.p95:.{digits}f}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from benchmarks.report import Report
 from benchmarks.served_platform import served_platform
 from benchmarks.turn_client import Workload, run_turns
 from services.command_line.answer_stream import AnswerFailedError
+
+# Load per core from which on figures say little about the program.
+_BUSY: Final = 0.5
 
 
 class Baseline(StrEnum):
@@ -33,24 +36,31 @@ def main(
     baseline: Annotated[Baseline | None, typer.Option(help="Also measure this, on the same questions.")] = None,
     baseline_turns: Annotated[int, typer.Option(min=1, help="Turns of the baseline, one after the other.")] = 4,
     checkpoint: Annotated[Path | None, typer.Option(help="nano by default.", exists=True, file_okay=False)] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="torch's; all cores by default.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="torch's, in each; more only help large checkpoints.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
 ) -> None:
     """Measure voice turns."""
     notes = Console(stderr=True)
-    model, cores = checkpoint or default_checkpoint(), threads or len(os.sched_getaffinity(0))
+    model = checkpoint or default_checkpoint()
     workload = Workload(audio or [default_checkpoint() / "examples" / "question.wav"], voice)
+    _tell_if_busy(notes)
     try:
-        with _platform(base_url, model, cores, notes) as url:
+        with _platform(base_url, model, threads, notes) as url:
             runs = [_run(url, workload, level, turns, notes) for level in _levels(concurrency)]
     except (AnswerFailedError, RuntimeError) as error:
         notes.print(f"[bold red]voice_turn:[/] {error}", highlight=False)
         raise typer.Exit(1) from error
-    beside = _transformers(model, workload, cores, baseline_turns, notes) if baseline else None
-    report = Report(runs, beside, cores)
+    beside = _transformers(model, workload, threads, baseline_turns, notes) if baseline else None
+    report = Report(runs, beside, threads)
     report.show(Console())
     if json_file is not None:
         report.write(json_file)
+
+
+def _tell_if_busy(notes: Console) -> None:
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > _BUSY * cores:
+        notes.print(f"Others work on this machine too (load {load:.1f} on {cores} cores): figures will look worse.")
 
 
 @contextmanager
