@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
@@ -202,6 +204,8 @@ async def deployed(applications: Mapping[str, serve.Application], ingress: str, 
         for name, application in applications.items()
     ]
     try:
+        await asyncio.to_thread(_connect, host)
+        _restore_signal_handlers()
         await asyncio.to_thread(_deploy, targets, host)
         yield
     finally:
@@ -214,32 +218,33 @@ async def redeploy(name: str, application: serve.Application) -> None:
 
 
 def _deploy(targets: Sequence[serve.RunTarget], host: RayHost) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        _connect(host)
         serve.start(
             proxy_location="HeadOnly" if host.address is None else "EveryNode",
             http_options={"host": host.http_host, "port": host.http_port},
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
         )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.run_many(targets)
-    except (RuntimeError, ConnectionError) as error:
+    except RuntimeError as error:
         raise Unavailable(f"Ray Serve could not start the platform: {error}") from error
 
 
 def _connect(host: RayHost) -> None:
-    if host.address is not None:
-        ray.init(address=host.address, log_to_driver=False)
-        return
-    ray.init(
-        address="local",
-        num_cpus=host.cpus,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = {"num_cpus": host.cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    options = own if host.address is None else {}
+    try:
+        ray.init(address=host.address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (RuntimeError, ConnectionError) as error:
+        raise Unavailable(f"Ray at {host.address or 'this machine'} cannot be used: {error}") from error
+
+
+def _restore_signal_handlers() -> None:
+    """Ray replaces the process's handlers, below Python, by one that prints a stack and dies."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.getsignal(number))
 
 
 def _take_down(names: Sequence[str], host: RayHost) -> None:

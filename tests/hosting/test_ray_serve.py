@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from antiphon.hosting import fakes
+from antiphon.hosting.free_port import free_port
 from antiphon.hosting.ray_serve import (
     RayHost,
     Scale,
@@ -63,7 +63,7 @@ class Platform:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def platform(nano: Path) -> AsyncIterator[Platform]:
     spans: list[SpanRecord] = []
-    port = free_port()
+    port = free_port("127.0.0.1")
     applications = {stage: stage_application(*fake(stage, nano)) for stage in SERVICES}
     applications["gateway"] = gateway.build(gateway.GatewayArguments(checkpoint=nano, scale=SMALL))
     async with receiving("127.0.0.1:0", spans.extend) as collector:
@@ -82,12 +82,6 @@ async def platform(nano: Path) -> AsyncIterator[Platform]:
 def fake(stage: str, checkpoint: Path, **arguments: object) -> tuple[object, StageArguments]:
     make = partial(fakes.hosted_one, stage, PAUSE_SECONDS)  # type: ignore[arg-type]
     return make, StageArguments.model_validate({"checkpoint": checkpoint, "scale": SMALL, **arguments})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def body(**fields: object) -> dict[str, object]:
