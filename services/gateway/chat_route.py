@@ -17,6 +17,7 @@ from services.gateway.messages import MessageReader
 from services.gateway.openai_request import ChatCompletionRequest, StreamOptions
 from services.gateway.openai_response import ChatCompletion
 from services.gateway.request_body import read_json
+from services.gateway.request_span import arrival_clock
 from services.gateway.request_validation import audio_format, turn_request
 from services.gateway.served_model import ServedModel
 from services.gateway.transcripts import Transcripts
@@ -39,7 +40,7 @@ class ChatRoute:
     async def answer(self, request: Request) -> Response:
         async with AsyncExitStack() as opened:
             opened.enter_context(self.gate.turn())
-            watch = TurnWatch(trace.get_current_span(), self.metrics)
+            watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
             body = await read_json(request, ChatCompletionRequest, self.settings)
             asked = await turn_request(body, self.model, self.settings, self.reader)
             answer = ChatAnswer(_answer_options(body, asked, self.model), watch, self.transcripts)

@@ -18,9 +18,9 @@ class Pipe(Generic[T]):
         self._is_abandoned = False
         self._changed = asyncio.Event()
 
-    async def send(self, item: T) -> None:
-        """Waits while the pipe is full."""
-        while len(self._items) >= self._limit and not self._is_abandoned:
+    async def send(self, item: T, *, limit: int | None = None) -> None:
+        """Waits while the pipe is full; `limit` is for large items, of which fewer may wait."""
+        while len(self._items) >= (limit or self._limit) and not self._is_abandoned:
             await self._change()
         if not self._is_abandoned:
             self._items.append(item)

@@ -1,6 +1,5 @@
 """What surrounds every request: its id, its span, its headers, its count; and an envelope for what nobody caught."""
 
-import re
 import time
 import uuid
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.telemetry import names, tracing
+from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.error_envelope import log_defect, response_of
 from services.gateway.event_stream import ClientDisconnectedError
@@ -21,7 +21,8 @@ _OPENAI_VERSION: Final = "2020-10-01"
 _UNTRACED: Final = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
 _CLIENT_CLOSED: Final = 499
 _TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
-_METHOD: Final = re.compile("[A-Z]{1,16}")
+_CLOCK: Final = "antiphon.clock"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class RequestSpan:
         if scope["path"] in _UNTRACED:
             return await self._answer(scope, receive, response.sending(send), response, _ignore)
         headers = {key: value for key, value in Headers(scope=scope).items() if key in _TRACE_HEADERS}
-        method = scope["method"] if _METHOD.fullmatch(scope["method"]) else "_OTHER"
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         attributes = {
             names.HTTP_REQUEST_METHOD: method,
             names.STAGE: "gateway",
@@ -67,6 +68,7 @@ class RequestSpan:
         with tracing.span(
             method, attributes, kind=SpanKind.SERVER, parent=tracing.context_from_headers(headers)
         ) as span:
+            scope[_CLOCK] = FirstPacketClock()
             await self._answer(scope, receive, response.sending(send), response, lambda e: tracing.mark_failed(span, e))
             _describe(span, scope, method, response.status)
         self._metrics.count_request("gateway", str(response.status))
@@ -85,6 +87,12 @@ class RequestSpan:
             log_defect(error)
             if response.status is None:
                 await response_of(error)(scope, receive, send)
+
+
+def arrival_clock(scope: Scope) -> FirstPacketClock:
+    """Started with the request's span."""
+    clock: FirstPacketClock = scope[_CLOCK]
+    return clock
 
 
 def _ignore(_: Exception) -> None:

@@ -165,7 +165,8 @@ class _Turn:
             async for response in responses:
                 match response.WhichOneof("message"):
                     case "hidden_rows":
-                        await self._to_talker.send(SpeakRequest(hidden_rows=response.hidden_rows))
+                        rows = SpeakRequest(hidden_rows=response.hidden_rows)
+                        await self._to_talker.send(rows, limit=_MESSAGES_BETWEEN)
                     case "token":
                         if await self._tell(response.token):
                             break

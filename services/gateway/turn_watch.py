@@ -11,11 +11,11 @@ _MODALITIES = ("text", "audio", "image", "video")
 
 
 class TurnWatch:
-    """Made when the request arrives. Every mark counts once, the first time."""
+    """Every mark counts once, the first time."""
 
-    def __init__(self, span: Span, metrics: Metrics) -> None:
-        self._span, self._metrics = span, metrics
-        self._clock = FirstPacketClock()
+    def __init__(self, span: Span, metrics: Metrics, clock: FirstPacketClock) -> None:
+        """clock: started when the request arrived."""
+        self._span, self._metrics, self._clock = span, metrics, clock
         self._seen: set[str] = set()
 
     def prepared(self) -> None:

@@ -57,6 +57,19 @@ async def test_a_full_pipe_holds_its_writer_until_the_reader_goes() -> None:
     assert [number async for number in pipe] == []
 
 
+async def test_fewer_large_items_may_wait_than_small_ones() -> None:
+    pipe: Pipe[int] = Pipe(3)
+    await pipe.send(1, limit=1)
+    large = asyncio.create_task(pipe.send(2, limit=1))
+    await asyncio.sleep(0.01)
+    assert not large.done()
+    assert await anext(pipe) == 1
+    await large
+    await pipe.send(3)
+    pipe.close()
+    assert [number async for number in pipe] == [2, 3]
+
+
 async def test_a_failed_pipe_gives_what_was_sent_first() -> None:
     pipe: Pipe[int] = Pipe(3)
     await pipe.send(1)

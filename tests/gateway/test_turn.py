@@ -12,6 +12,7 @@ from opentelemetry.trace import INVALID_SPAN
 from antiphon.errors import AtCapacity, DeadlineExceeded, InternalError, Unavailable
 from antiphon.prompt.conversation import Audio, Conversation, Message, Part, Text
 from antiphon.prompt.prompt import PromptBuilder
+from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
 from antiphon.v1.codec_service_pb2 import DecodeRequest, DecodeResponse
 from antiphon.v1.generation_pb2 import FINISH_REASON_STOP, Sampling, Timings
@@ -59,7 +60,7 @@ def conductor(prompts: PromptBuilder, settings: GatewaySettings, fakes: Fakes) -
 
 
 def a_watch() -> TurnWatch:
-    return TurnWatch(INVALID_SPAN, Metrics())
+    return TurnWatch(INVALID_SPAN, Metrics(), FirstPacketClock())
 
 
 async def conduct(conductor: Conductor, request: TurnRequest) -> list[TurnEvent]:
