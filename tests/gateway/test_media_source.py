@@ -40,6 +40,7 @@ def open_settings(settings: GatewaySettings) -> GatewaySettings:
         ("DATA:image/PNG;BASE64,Y2F0", "image"),
         ("data:application/octet-stream;base64,Y2F0", "video"),
         ("data:;base64,Y2F0", "audio"),
+        ("data:image/gif;base64,Y2F0", "video"),
         ("data:audio/wav;rate=16000;base64,Y2\nF0\r\n", "audio"),
     ],
 )
