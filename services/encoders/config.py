@@ -31,6 +31,7 @@ class EncodersSettings(BaseSettings):
     # Frames in the file, and frames taken from it.
     video_source_frames: int = Field(40_000, gt=0)
     video_frames: int = Field(768, gt=0)
+    video_reading_seconds: float = Field(60.0, gt=0)
     video_fps: float = Field(2.0, gt=0)
     video_fps_most: float = Field(30.0, gt=0)
 

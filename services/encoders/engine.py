@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import TypeVar, cast
 
@@ -93,12 +93,21 @@ class Encoding:
         self._settings, self._preprocessor = engine.settings, engine.preprocessor
         self._workers, self._items, self._clock = workers, items, clock
         self._rows_so_far: Counter[Modality] = Counter()
+        self._is_wanted = True
 
     def timings(self) -> Timings:
         return self._clock.timings(time.monotonic())
 
     async def outputs(self) -> AsyncGenerator[MediaLayout | MediaRows, None]:
-        """Raises UnreadableMedia, TooLarge or InvalidInput, which name the item in `param`."""
+        """Raises UnreadableMedia, TooLarge or InvalidInput, which name the item in `param`. Close it, also early."""
+        try:
+            async with aclosing(self._encode()) as outputs:
+                async for output in outputs:
+                    yield output
+        finally:
+            self._is_wanted = False
+
+    async def _encode(self) -> AsyncGenerator[MediaLayout | MediaRows, None]:
         media = [await self._read(index, item) for index, item in enumerate(self._items)]
         layouts = layouts_of(media, self._preprocessor)
         check_tokens(layouts, self._settings.request_tokens)
@@ -128,7 +137,7 @@ class Encoding:
             case "image":
                 return Medium(item, self._preprocessor.resized_image(read_image(item.data, self._settings)))
             case "video":
-                reader = VideoReader(self._settings, self._preprocessor)
+                reader = VideoReader(self._settings, self._preprocessor, lambda: self._is_wanted)
                 video = reader.read(item.data, item.video_fps, with_sound=item.use_audio_in_video)
                 return Medium(item, video.frames, video.sound)
 

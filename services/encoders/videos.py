@@ -1,6 +1,7 @@
 """Video files (mp4, mov, webm, mkv, avi, gif) to frames at a steady rate, sized for the model, and to their sound."""
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +13,7 @@ import torch
 from av.container import InputContainer
 from torch import Tensor
 
-from antiphon.errors import AntiphonError, ContextTooLong, InvalidInput, TooLarge, UnreadableMedia
+from antiphon.errors import AntiphonError, ContextTooLong, InvalidInput, TooLarge, Unavailable, UnreadableMedia
 from antiphon.model.audio_features import MIN_SAMPLES
 from antiphon.model.vision_patches import VisionPreprocessor
 from services.encoders.config import EncodersSettings
@@ -29,10 +30,16 @@ class Video:
     sound: Samples | None
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class VideoReader:
     settings: EncodersSettings
     preprocessor: VisionPreprocessor
+    # Asked at every frame: a long video should not be read for a caller who has hung up.
+    is_wanted: Callable[[], bool] = _always
 
     def read(self, data: bytes, fps: float, *, with_sound: bool) -> Video:
         """One frame every 1/fps seconds: the one that a viewer would see then."""
@@ -61,17 +68,27 @@ class VideoReader:
 
     def _timed_frames(self, container: InputContainer) -> Iterator["TimedFrame"]:
         stream, start = container.streams.video[0], None
+        must_end_by = time.monotonic() + self.settings.video_reading_seconds
         for count, frame in enumerate(container.decode(stream)):
+            self._check_time(must_end_by)
             self._check_frame(frame, count)
-            time = Fraction(frame.pts or 0) * (frame.time_base or Fraction(0))
-            start = time if start is None else start
-            seen_at = time - start
+            timestamp = _timestamp(frame, stream, count)
+            start = timestamp if start is None else start
+            seen_at = timestamp - start
             if seen_at > self.settings.video_seconds:
                 raise InvalidInput(
                     f"The video is too long: at most {self.settings.video_seconds:g} s are accepted. Cut it.",
                     code="media_too_long",
                 )
             yield TimedFrame(seen_at, _duration(frame, stream), partial(self._sized, frame))
+
+    def _check_time(self, must_end_by: float) -> None:
+        if not self.is_wanted():
+            raise Unavailable("The caller has hung up; the video is read no further.")
+        if time.monotonic() > must_end_by:
+            raise TooLarge(
+                f"The video takes more than {self.settings.video_reading_seconds:g} s to read. Cut it or shrink it."
+            )
 
     def _check_frame(self, frame: av.VideoFrame, count: int) -> None:
         most_pixels, most_frames = self.settings.video_frame_pixels, self.settings.video_source_frames
@@ -139,6 +156,13 @@ def _with_ends(frames: Iterator[TimedFrame], last_duration: Fraction) -> Iterato
         current = following
     if current is not None:
         yield current, current.seen_at + max(current.duration or last_duration, 2 * _ROUNDING)
+
+
+def _timestamp(frame: av.VideoFrame, stream: av.VideoStream, count: int) -> Fraction:
+    """In seconds; of a frame without one, by its number."""
+    if frame.pts is not None and frame.time_base:
+        return Fraction(frame.pts) * Fraction(frame.time_base)
+    return count / Fraction(stream.average_rate or 25)
 
 
 def _duration(frame: av.VideoFrame, stream: av.VideoStream) -> Fraction | None:

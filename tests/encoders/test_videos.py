@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from antiphon.errors import ContextTooLong, InvalidInput, TooLarge, UnreadableMedia
+from antiphon.errors import ContextTooLong, InvalidInput, TooLarge, Unavailable, UnreadableMedia
 from antiphon.model.config import OmniConfig
 from antiphon.model.vision_patches import VisionPreprocessor
 from services.encoders.config import EncodersSettings
@@ -175,6 +176,20 @@ def test_bounds_are_held_while_the_file_is_read(
     reader = reader_with(tiny_checkpoint, **bounds)
     with pytest.raises(kind, match=message):
         reader.read(matroska_bytes(film(6, seconds_of_sound=1.0)), 2.0, with_sound=True)
+
+
+def test_a_video_that_nobody_waits_for_any_more_is_left(reader: VideoReader) -> None:
+    asked = iter([True, True, False])
+    impatient = replace(reader, is_wanted=lambda: next(asked))
+    with pytest.raises(Unavailable, match="hung up"):
+        impatient.read(matroska_bytes(film(6)), 2.0, with_sound=False)
+    assert next(asked, None) is None, "asked at every frame, and no frame later"
+
+
+def test_a_video_that_takes_too_long_to_read_is_refused(tiny_checkpoint: Path) -> None:
+    reader = reader_with(tiny_checkpoint, video_reading_seconds=1e-9)
+    with pytest.raises(TooLarge, match="s to read"):
+        reader.read(matroska_bytes(film(6)), 2.0, with_sound=False)
 
 
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"

@@ -1,10 +1,13 @@
 """Code2Wav against transformers' own, whole and frame by frame."""
 
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeCode2Wav
 
 from antiphon.errors import CheckpointError
 from antiphon.model.code2wav import PUSH_FRAMES, Code2Wav
@@ -53,6 +56,22 @@ def test_pushes_of_any_size_equal_one_decode(which: str, size: int, request: pyt
     codes = draw_codes(model, 85)
     wave = pushed(model, codes, size)
     torch.testing.assert_close(wave, reference_wave(reference, codes), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 20, PUSH_FRAMES, 90])
+def test_a_window_longer_than_a_push_slides_exactly(size: int, tiny_reference: TransformersReference) -> None:
+    """The real model's window of 72 frames is longer than a push; the weights do not depend on it."""
+    config = deepcopy(tiny_reference.model.config.code2wav_config)
+    config.sliding_window = 45
+    reference = Qwen3OmniMoeCode2Wav._from_config(config).eval()
+    reference.load_state_dict(tiny_reference.model.code2wav.state_dict())
+    ours = OmniConfig.from_checkpoint(tiny_reference.checkpoint)
+    ours = replace(ours, code2wav=replace(ours.require_code2wav(), sliding_window=45))
+    model = Code2Wav.load(Checkpoint(tiny_reference.checkpoint), ours, dtype=torch.float32)
+    codes = draw_codes(model, 180)
+    with torch.no_grad():
+        expected = reference(codes.T[None])[0, 0]
+    torch.testing.assert_close(pushed(model, codes, size), expected, atol=TOLERANCE, rtol=0)
 
 
 def test_pushes_of_mixed_sizes_equal_one_decode(tiny_reference: TransformersReference) -> None:
@@ -112,8 +131,6 @@ def test_bfloat16_stays_near_float32(nano: Path) -> None:
 
 
 def test_a_checkpoint_without_speech_is_refused(tiny_checkpoint: Path) -> None:
-    from dataclasses import replace
-
     silent = replace(OmniConfig.from_checkpoint(tiny_checkpoint), code2wav=None)
     with pytest.raises(CheckpointError, match="cannot speak"):
         Code2Wav.load(Checkpoint(tiny_checkpoint), silent, dtype=torch.float32)
