@@ -11,7 +11,6 @@ import uvicorn
 
 from antiphon.errors import Unavailable
 
-_STARTED_POLL_SECONDS: Final = 0.005
 _BACKLOG: Final = 1024
 
 
@@ -25,10 +24,23 @@ class HttpLimits:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.startup_over = asyncio.Event()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals belong to the process, not to one of its servers."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn would leave the process, which is not its own."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise Unavailable("The HTTP application refused to start; its log says why.") from error
+        finally:
+            self.startup_over.set()
 
 
 @asynccontextmanager
@@ -38,15 +50,14 @@ async def serving_http(app: Any, host: str, port: int, limits: HttpLimits | None
         server = _Server(_config(app, limits or HttpLimits()))
         running = asyncio.create_task(server.serve(sockets=[bound]), name="http")
         try:
-            while not server.started:
-                if running.done():
-                    await running
-                    raise Unavailable("The HTTP application refused to start; its log says why.")
-                await asyncio.sleep(_STARTED_POLL_SECONDS)
+            await server.startup_over.wait()
+            if not server.started:
+                await running  # raises why
             yield bound.getsockname()[1]
         finally:
             server.should_exit = True
-            await running
+            if not running.done():
+                await running
 
 
 def _config(app: Any, limits: HttpLimits) -> uvicorn.Config:
