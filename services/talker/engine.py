@@ -1,6 +1,5 @@
 """What the Talker computes: speech as frames of codes, many at once, over one model and one key/value store."""
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from antiphon.engine.decoder import Decoder, Load, Submission
+from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
-from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.loading import LoadingDecoder
 from antiphon.engine.sampler import SamplerState, SamplingParameters
-from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.engine.sequence import FinishReason, Timings
-from antiphon.errors import AtCapacity, ContextTooLong, InvalidInput, Unavailable
+from antiphon.errors import ContextTooLong, InvalidInput
 from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
 from antiphon.model.placement import Placement, placement
@@ -50,8 +48,7 @@ class TalkerEngine:
         self.talker_config = self.config.require_talker()
         self._default_sampling = checkpoint_sampling(settings.checkpoint)
         self._placement = placement(settings.device, settings.dtype)
-        self._decoder: Decoder[TalkerRequest, Frame] | None = None
-        self._held_media_rows = 0
+        self.decoder: LoadingDecoder[TalkerRequest, Frame] = LoadingDecoder("Talker", settings.bounds())
 
     @property
     def context_rows(self) -> int:
@@ -61,29 +58,12 @@ class TalkerEngine:
 
     async def start(self) -> None:
         """Loads the model, which takes a while, and starts the engine's thread."""
-        runner = await asyncio.to_thread(_load, self._settings, self.config, self._placement)
-        settings = self._settings
-        limits = SchedulerLimits(settings.running_requests, settings.waiting_requests, settings.rows_per_step)
-        self._decoder = Decoder(runner, limits, PagePool(_page_count(settings), settings.page_rows), name="talker")
-        self._decoder.start()
-
-    async def close(self) -> None:
-        if self._decoder is not None:
-            await self._decoder.stop()
-
-    def check(self) -> None:
-        """Raises when it cannot speak any more."""
-        self._running().check()
-
-    def load(self) -> Load:
-        return self._running().load()
+        await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
 
     def speak(self, script: Script) -> "Speech":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the speech, also after its end."""
         request = self._request(script)
         media_rows = len(request.accepted.prompt_rows)
-        if self._held_media_rows + media_rows > self._settings.media_rows:
-            raise AtCapacity("The Talker holds all the media that it may. Try again soon.")
         submission = Submission(
             request,
             prompt_rows=request.prompt_rows,
@@ -91,12 +71,8 @@ class TalkerEngine:
             available_rows=request.available_rows,
             max_untaken=self._settings.untaken_frames,
         )
-        generation = self._running().submit(submission)
-        self._held_media_rows += media_rows
+        generation = self.decoder.submit(submission, media_rows=media_rows)
         return Speech(self, request, generation)
-
-    def forget(self, request: TalkerRequest) -> None:
-        self._held_media_rows -= len(request.accepted.prompt_rows)
 
     def _request(self, script: Script) -> TalkerRequest:
         self._check(script)
@@ -140,11 +116,6 @@ class TalkerEngine:
                 f"The Talker's context holds {self.context_rows} rows; the user's turns take {rows} and the speech may "
                 f"take {script.max_frames}. Shorten the conversation or lower the limit of the speech."
             )
-
-    def _running(self) -> Decoder[TalkerRequest, Frame]:
-        if self._decoder is None:
-            raise Unavailable("The Talker is still loading its model. Try again soon.")
-        return self._decoder
 
 
 class Speech:
@@ -203,17 +174,13 @@ class Speech:
         self._generation.cancel()
         if not self._is_closed:
             self._is_closed = True
-            self._engine.forget(self._request)
-
-
-def _page_count(settings: TalkerSettings) -> int:
-    return -(-settings.cache_rows // settings.page_rows)
+            self._engine.decoder.release_media(len(self._request.accepted.prompt_rows))
 
 
 def _load(settings: TalkerSettings, config: OmniConfig, where: Placement) -> TalkerRunner:
     talker = Talker.load(Checkpoint(settings.checkpoint), config, dtype=where.dtype, device=where.device)
     shape = config.require_talker()
     keys_values = PagedKeyValues(
-        shape.text, _page_count(settings), settings.page_rows, dtype=where.dtype, device=where.device
+        shape.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
     )
     return TalkerRunner.of(talker, shape, keys_values)

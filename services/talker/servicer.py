@@ -7,7 +7,8 @@ from typing import Any
 
 from antiphon.engine.sampler import SamplingParameters
 from antiphon.errors import InternalError, InvalidInput
-from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.hosting.decoder_service import service_load
+from antiphon.hosting.service import HostedService
 from antiphon.v1.generation_pb2 import Sampling
 from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse, SpeakStart
@@ -26,9 +27,9 @@ def host(settings: TalkerSettings) -> HostedService:
         grpc_service=methods.SPEAK.service,
         add_to_server=lambda server: methods.SPEAK.add_to_server(server, servicer.speak),
         start=engine.start,
-        close=engine.close,
-        check=engine.check,
-        load=lambda: _service_load(engine),
+        close=engine.decoder.close,
+        check=engine.decoder.check,
+        load=lambda: service_load(engine.decoder.load()),
     )
 
 
@@ -118,8 +119,3 @@ async def _start(requests: AsyncIterator[SpeakRequest]) -> SpeakStart:
 
 def _frame_message(first_frame: int, frame: Frame) -> SpeakResponse:
     return SpeakResponse(frames=CodecFrames(first_frame=first_frame, codes=arrays.pack(frame[None])))
-
-
-def _service_load(engine: TalkerEngine) -> ServiceLoad:
-    load = engine.load()
-    return ServiceLoad(waiting=load.waiting, running=load.running, pages_used=load.pages_used)

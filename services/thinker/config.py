@@ -1,32 +1,13 @@
 """Every knob of the Thinker, from ANTIPHON_THINKER_ variables; units are in the names."""
 
-from pathlib import Path
-
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from antiphon.model.placement import DeviceName, TypeName
+from antiphon.hosting.decoder_service import DecoderSettings
 
 
-class ThinkerSettings(BaseSettings):
+class ThinkerSettings(DecoderSettings):
     model_config = SettingsConfigDict(env_prefix="ANTIPHON_THINKER_", frozen=True, extra="ignore")
 
-    checkpoint: Path
-    device: DeviceName = "auto"
-    # Of weights and of the key/value store.
-    dtype: TypeName = "auto"
-
-    # The key/value store, shared by all requests: rows of prompts and answers.
-    cache_rows: int = Field(65_536, gt=0)
-    page_rows: int = Field(16, gt=0)
-    # A prompt and its answer; unset takes what the checkpoint allows.
-    context_rows: int | None = Field(None, gt=0)
-
-    # One step of the model: rows of prompts and answers together. Their hidden rows must fit into one message.
-    rows_per_step: int = Field(512, gt=0, le=4096)
-    running_requests: int = Field(128, gt=0)
-    waiting_requests: int = Field(256, gt=0)
-    # Embedding rows that all requests together may hold until they have been read.
-    media_rows: int = Field(262_144, gt=0)
     # Tokens that may wait for a slow reader before its request pauses.
     untaken_tokens: int = Field(64, gt=0)

@@ -1,6 +1,5 @@
 """What the Thinker computes: answers as token ids, many requests at once, over one model and one key/value store."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from antiphon.engine.decoder import Decoder, Load, Submission
+from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
-from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.loading import LoadingDecoder
 from antiphon.engine.sampler import SamplerState, SamplingParameters
-from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.engine.sequence import FinishReason, Timings
-from antiphon.errors import AtCapacity, CheckpointError, ContextTooLong, InvalidInput, Unavailable
+from antiphon.errors import CheckpointError, ContextTooLong, InvalidInput
 from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
 from antiphon.model.placement import Placement, placement
@@ -44,8 +42,7 @@ class ThinkerEngine:
         self.config = OmniConfig.from_checkpoint(settings.checkpoint)
         self._end_ids = end_token_ids(settings.checkpoint, self.config)
         self._placement = placement(settings.device, settings.dtype)
-        self._decoder: Decoder[ThinkerRequest, ThinkerOutput] | None = None
-        self._held_media_rows = 0
+        self.decoder: LoadingDecoder[ThinkerRequest, ThinkerOutput] = LoadingDecoder("Thinker", settings.bounds())
 
     @property
     def context_rows(self) -> int:
@@ -55,29 +52,12 @@ class ThinkerEngine:
 
     async def start(self) -> None:
         """Loads the model, which takes a while, and starts the engine's thread."""
-        runner = await asyncio.to_thread(_load, self._settings, self.config, self._placement)
-        settings = self._settings
-        limits = SchedulerLimits(settings.running_requests, settings.waiting_requests, settings.rows_per_step)
-        self._decoder = Decoder(runner, limits, PagePool(_page_count(settings), settings.page_rows), name="thinker")
-        self._decoder.start()
-
-    async def close(self) -> None:
-        if self._decoder is not None:
-            await self._decoder.stop()
-
-    def check(self) -> None:
-        """Raises when it cannot answer any more."""
-        self._running().check()
-
-    def load(self) -> Load:
-        return self._running().load()
+        await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
 
     def answer(self, question: Question) -> "Answer":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the answer, also after its end."""
         request = self._request(question)
         media_rows = len(request.media.prompt_rows)
-        if self._held_media_rows + media_rows > self._settings.media_rows:
-            raise AtCapacity("The Thinker holds all the media that it may. Try again soon.")
         rows = request.prompt_rows
         submission = Submission(
             request,
@@ -86,12 +66,8 @@ class ThinkerEngine:
             available_rows=request.media.available_rows,
             max_untaken=self._settings.untaken_tokens,
         )
-        generation = self._running().submit(submission)
-        self._held_media_rows += media_rows
+        generation = self.decoder.submit(submission, media_rows=media_rows)
         return Answer(self, request, generation)
-
-    def forget(self, request: ThinkerRequest) -> None:
-        self._held_media_rows -= len(request.media.prompt_rows)
 
     def _request(self, question: Question) -> ThinkerRequest:
         prompt, most = question.prompt, question.max_new_tokens
@@ -119,11 +95,6 @@ class ThinkerEngine:
             )
         if sends_hidden_rows and self.config.talker is None:
             raise InvalidInput("return_multimodal_hidden_rows: this checkpoint has no Talker to read them.")
-
-    def _running(self) -> Decoder[ThinkerRequest, ThinkerOutput]:
-        if self._decoder is None:
-            raise Unavailable("The Thinker is still loading its model. Try again soon.")
-        return self._decoder
 
 
 class Answer:
@@ -158,7 +129,7 @@ class Answer:
         self._generation.cancel()
         if not self._is_closed:
             self._is_closed = True
-            self._engine.forget(self._request)
+            self._engine.decoder.release_media(len(self._request.media.prompt_rows))
 
 
 def end_token_ids(checkpoint: Path, config: OmniConfig) -> frozenset[int]:
@@ -176,13 +147,9 @@ def end_token_ids(checkpoint: Path, config: OmniConfig) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _page_count(settings: ThinkerSettings) -> int:
-    return -(-settings.cache_rows // settings.page_rows)
-
-
 def _load(settings: ThinkerSettings, config: OmniConfig, where: Placement) -> ThinkerRunner:
     thinker = Thinker.load(Checkpoint(settings.checkpoint), config, dtype=where.dtype, device=where.device)
     keys_values = PagedKeyValues(
-        config.thinker.text, _page_count(settings), settings.page_rows, dtype=where.dtype, device=where.device
+        config.thinker.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
     )
     return ThinkerRunner(thinker, keys_values)

@@ -6,7 +6,8 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 from antiphon.errors import InternalError, InvalidInput
-from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.hosting.decoder_service import service_load
+from antiphon.hosting.service import HostedService
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, EmbeddingRows, MultimodalHiddenRows
 from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TextToken
 from antiphon.wire import methods, tensors
@@ -31,9 +32,9 @@ def host(settings: ThinkerSettings) -> HostedService:
         grpc_service=methods.GENERATE.service,
         add_to_server=lambda server: methods.GENERATE.add_to_server(server, servicer.generate),
         start=engine.start,
-        close=engine.close,
-        check=engine.check,
-        load=lambda: _service_load(engine),
+        close=engine.decoder.close,
+        check=engine.decoder.check,
+        load=lambda: service_load(engine.decoder.load()),
     )
 
 
@@ -113,8 +114,3 @@ def _response(output: ThinkerOutput) -> GenerateResponse:
         rows = MultimodalHiddenRows(first_row=output.first_row, rows=tensors.pack(output.rows))
         return GenerateResponse(hidden_rows=rows)
     return GenerateResponse(token=TextToken(id=output.id, is_last=output.is_last))
-
-
-def _service_load(engine: ThinkerEngine) -> ServiceLoad:
-    load = engine.load()
-    return ServiceLoad(waiting=load.waiting, running=load.running, pages_used=load.pages_used)

@@ -77,7 +77,7 @@ async def running(checkpoint: Path, **settings: Any) -> AsyncIterator[TalkerEngi
     try:
         yield engine
     finally:
-        await engine.close()
+        await engine.decoder.close()
 
 
 def script(lines: Lines, **options: Any) -> Script:

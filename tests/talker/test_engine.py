@@ -17,6 +17,11 @@ from tests.talker.scripts import GREEDY, MAX_FRAMES, Lines, gather, give_rows, g
 Turns = dict[str, RecordedTurn]
 
 
+def is_idle(engine: TalkerEngine) -> bool:
+    load = engine.decoder.load()
+    return (load.running, load.waiting, load.pages_used) == (0, 0, 0)
+
+
 @pytest.fixture(params=["tiny", "nano"])
 def voiced(request: pytest.FixtureRequest, tiny_checkpoint: Path, nano: Path) -> tuple[Path, dict[str, Lines]]:
     """A checkpoint, and what transformers said with it."""
@@ -36,9 +41,9 @@ async def test_cancelling_frees_the_pages_before_the_next_step(tiny_checkpoint, 
         async with aclosing(engine.speak(script(lines))) as speech:
             give_text(lines, speech)
             await gather(speech, until=lambda found: len(found.frames) == 2)
-            assert engine.load().pages_used > 0
+            assert engine.decoder.load().pages_used > 0
             await speech.aclose()
-            assert (engine.load().running, engine.load().waiting, engine.load().pages_used) == (0, 0, 0)
+            assert is_idle(engine)
             assert [frame async for frame in speech] == []
         assert (await say(engine, lines)).codes == lines.codes
 
@@ -62,8 +67,8 @@ async def test_cancelling_anywhere_leaves_nothing_and_disturbs_nobody(tiny_check
         stays = asyncio.create_task(say(engine, tiny_lines["all"]))
         await asyncio.gather(*(break_off() for _ in range(20)))
         assert (await stays).codes == tiny_lines["all"].codes
-        assert (engine.load().running, engine.load().waiting, engine.load().pages_used) == (0, 0, 0)
-        assert engine._held_media_rows == 0
+        assert is_idle(engine)
+        assert engine.decoder.held_media_rows == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -77,7 +82,7 @@ async def test_sixteen_speeches_at_once_are_as_alone(voiced):
         for each, found in zip(lines, speeches, strict=True):
             assert found.codes == each.codes
             assert found.finish_reason == ("length" if len(each.codes) == MAX_FRAMES else "stop")
-        assert engine.load().pages_used == 0
+        assert engine.decoder.load().pages_used == 0
 
 
 async def test_speech_begins_before_the_text_has_ended_and_waits_for_it(voiced):
@@ -109,7 +114,7 @@ async def test_the_prompt_is_computed_before_the_first_token_comes(tiny_checkpoi
             speech.add_hidden_rows(first, lines.hidden_rows[first : first + 5])
             await asyncio.sleep(0.005)
         async with asyncio.timeout(30):
-            while engine.load().pages_used < len(lines.prompt.token_ids) + 8:  # noqa: ASYNC110 (on another thread)
+            while engine.decoder.load().pages_used < len(lines.prompt.token_ids) + 8:  # noqa: ASYNC110 (on another thread)
                 await asyncio.sleep(0.005)
         give_text(lines, speech)
         assert (await gather(speech)).codes == lines.codes
@@ -155,7 +160,7 @@ async def test_an_answer_of_one_token_is_silence(tiny_checkpoint, tiny_lines):
         speech.add_token(lines.text_ids[-1], is_last=True)
         found = await gather(speech)
         assert (found.codes, found.finish_reason) == ([], "stop")
-        assert engine.load().pages_used == 0
+        assert engine.decoder.load().pages_used == 0
 
 
 async def test_frames_are_bounded(tiny_checkpoint, tiny_lines):
@@ -218,4 +223,4 @@ async def test_a_talker_that_has_not_started_says_so(tiny_checkpoint, tiny_lines
     engine = TalkerEngine(TalkerSettings(checkpoint=tiny_checkpoint))
     with pytest.raises(Unavailable, match="still loading"):
         engine.speak(script(tiny_lines["text"], sampling=GREEDY))
-    await engine.close()
+    await engine.decoder.close()

@@ -120,8 +120,8 @@ def _codes(responses: list[SpeakResponse]) -> list[list[int]]:
 
 async def _is_idle(engine: TalkerEngine) -> bool:
     for _ in range(200):
-        load = engine.load()
-        if (load.running, load.waiting, load.pages_used, engine._held_media_rows) == (0, 0, 0, 0):
+        load = engine.decoder.load()
+        if (load.running, load.waiting, load.pages_used, engine.decoder.held_media_rows) == (0, 0, 0, 0):
             return True
         await asyncio.sleep(0.01)
     return False
@@ -195,7 +195,7 @@ async def test_a_client_that_leaves_while_the_talker_waits_for_text_frees_the_pa
     begun = [_start(lines["all"]), *_rows(lines["all"]), *_text(lines["all"])[:2]]
     async with aclosing(talker.speak(_sent(begun, then_wait=True))) as responses:
         await anext(responses)
-        assert engine.load().pages_used > 0
+        assert engine.decoder.load().pages_used > 0
     assert await _is_idle(engine)
 
 

@@ -51,7 +51,7 @@ async def running(checkpoint: Path, **settings: Any) -> AsyncIterator[ThinkerEng
     try:
         yield engine
     finally:
-        await engine.close()
+        await engine.decoder.close()
 
 
 def question(turn: RecordedTurn, **options: Any) -> Question:

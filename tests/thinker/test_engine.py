@@ -32,13 +32,18 @@ def _never(engine: ThinkerEngine) -> SamplingParameters:
     return SamplingParameters(logit_bias=tuple((end, -100.0) for end in engine._end_ids))
 
 
+def is_idle(engine: ThinkerEngine) -> bool:
+    load = engine.decoder.load()
+    return (load.running, load.waiting, load.pages_used) == (0, 0, 0)
+
+
 async def test_cancelling_frees_the_pages_before_the_next_step(tiny_checkpoint, tiny_turns):
     async with running(tiny_checkpoint) as engine:
         async with aclosing(engine.answer(question(tiny_turns["text"], sampling=_never(engine), **ENDLESS))) as answer:
             await gather(answer, until=lambda found: len(found.ids) == 3)
-            assert engine.load().pages_used > 0
+            assert engine.decoder.load().pages_used > 0
             await answer.aclose()
-            assert engine.load() == engine.load().__class__(0, 0, 0, engine.load().page_count)
+            assert is_idle(engine)
             assert [output async for output in answer] == []
         assert (await ask(engine, tiny_turns["text"])).ids == tiny_turns["text"].turn.text_ids
 
@@ -58,7 +63,7 @@ async def test_cancelling_anywhere_leaves_nothing_and_disturbs_nobody(tiny_check
         stays = asyncio.create_task(ask(engine, tiny_turns["all"]))
         await asyncio.gather(*(leave() for _ in range(20)))
         assert (await stays).ids == tiny_turns["all"].turn.text_ids
-        assert (engine.load().running, engine.load().waiting, engine.load().pages_used) == (0, 0, 0)
+        assert is_idle(engine)
 
 
 @pytest.mark.parametrize("name", ["tiny", "nano"])
@@ -73,7 +78,7 @@ async def test_requests_that_join_and_leave_are_answered_as_alone(name, request,
             places = media_places(engine, turn)
             if len(places):
                 torch.testing.assert_close(found.hidden_rows, turn.accepted[places], rtol=1e-5, atol=2e-5)
-        assert engine.load().pages_used == 0
+        assert engine.decoder.load().pages_used == 0
 
 
 async def test_media_rows_may_come_one_by_one_in_any_order_of_modalities(tiny_checkpoint, tiny_turns):
@@ -176,7 +181,7 @@ async def test_a_thinker_that_has_not_started_says_so(tiny_checkpoint, tiny_turn
     engine = ThinkerEngine(ThinkerSettings(checkpoint=tiny_checkpoint))
     with pytest.raises(Unavailable, match="still loading"):
         engine.answer(question(tiny_turns["text"]))
-    await engine.close()
+    await engine.decoder.close()
 
 
 @pytest.mark.parametrize(

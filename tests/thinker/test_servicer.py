@@ -99,8 +99,8 @@ async def _answer(thinker: Thinker, messages: list[GenerateRequest], **options) 
 
 async def _is_idle(engine: ThinkerEngine) -> bool:
     for _ in range(200):
-        load = engine.load()
-        if (load.running, load.waiting, load.pages_used, engine._held_media_rows) == (0, 0, 0, 0):
+        load = engine.decoder.load()
+        if (load.running, load.waiting, load.pages_used, engine.decoder.held_media_rows) == (0, 0, 0, 0):
             return True
         await asyncio.sleep(0.01)
     return False
@@ -176,7 +176,7 @@ async def test_a_client_that_leaves_before_its_media_came_frees_its_place(opened
 
 
 async def _is_idle_now(engine: ThinkerEngine) -> bool:
-    load = engine.load()
+    load = engine.decoder.load()
     return (load.running, load.waiting) == (0, 0)
 
 
