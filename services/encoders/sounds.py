@@ -90,4 +90,6 @@ def _unreadable(came: str) -> UnreadableMedia:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip(" .")[:160] or type(error).__name__
+    """Without libsndfile's prefix, which tells the address of an object in memory."""
+    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+    return text.strip(" .")[:160] or type(error).__name__
