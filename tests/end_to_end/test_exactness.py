@@ -105,6 +105,30 @@ def test_mixed_turns_that_join_and_leave_equal_transformers(
         assert_equal(turn, truth)
 
 
+NANO_CONVERSATIONS: dict[str, list[ReferenceMessage]] = {
+    "typed": [user("What is the capital of France?")],
+    "typed, two turns": [user("My name is Emma."), assistant("Nice to meet you, Emma."), user("What is my name?")],
+    "sound and film": [user(sound(1.7), film(4, 96, 96), "what is it?")],
+    "image": [user(picture(128, 128), "Describe the image.")],
+}
+
+
+@pytest.mark.parametrize("name", NANO_CONVERSATIONS)
+def test_a_turn_of_nano_equals_transformers(
+    name: str, nano_platform: Platform, nano_reference: TransformersReference, nano_inputs: ReferenceInputs
+) -> None:
+    messages = NANO_CONVERSATIONS[name]
+    turn = nano_platform.speak(messages, max_completion_tokens=32, talker_repetition_penalty=1.0)
+    truth = nano_reference.generate(
+        nano_inputs.build(messages),
+        max_new_tokens=32,
+        max_frames=nano_platform.max_frames,
+        repetition_penalty=1.0,
+    )
+    assert len(turn.codes) > 5, "nano should say something"
+    assert_equal(turn, truth)
+
+
 @pytest.mark.slow
 def test_speech_over_24_seconds_equals_one_full_decode(
     tiny_long_platform: Platform, tiny_reference: TransformersReference, tiny_inputs: ReferenceInputs
