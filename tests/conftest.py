@@ -58,3 +58,13 @@ def platform_url(nano: Path) -> Iterator[str]:
 
     with EventLoopThread(lambda: embedded_platform(nano)) as thread:
         yield f"{thread.opened}/v1"
+
+
+@pytest.fixture(scope="session")
+def ray_platform_url(nano: Path) -> Iterator[str]:
+    """The same API where every service is a Ray Serve deployment, as `antiphon serve --on ray` does it."""
+    from services.on_ray import RaySettings, ray_platform
+    from tests.event_loop_thread import EventLoopThread
+
+    with EventLoopThread(lambda: ray_platform(RaySettings(nano, port=0))) as thread:
+        yield f"{thread.opened}/v1"
