@@ -13,14 +13,18 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from antiphon.prompt.prompt import PromptBuilder
 from antiphon.prompt.tokenizer import PromptTokenizer
 from antiphon.telemetry.metrics import Metrics
 from antiphon.wire.fakes import FakeCodec, FakeEncoders, FakeTalker, FakeThinker
 from antiphon.wire.stages import Stages
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
+from services.gateway.turn import Conductor
+from services.gateway.turn_messages import TurnLimits
 
 MODEL = "antiphon-nano"
+LIMITS = TurnLimits(context_tokens=32_768, talker_context_rows=32_768, default_answer_tokens=64, media_seconds=60)
 
 
 @dataclass
@@ -96,6 +100,16 @@ async def listening(app: FastAPI) -> AsyncIterator[str]:
 async def base_url(app: FastAPI) -> AsyncIterator[str]:
     async with listening(app) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def prompts(nano: Path) -> PromptBuilder:
+    return PromptBuilder(nano)
+
+
+@pytest.fixture
+def conductor(prompts: PromptBuilder, settings: GatewaySettings, fakes: Fakes) -> Conductor:
+    return Conductor(fakes.stages(), prompts, LIMITS, settings)
 
 
 def body(content: Any = "what is it", **fields: Any) -> dict[str, Any]:

@@ -1,86 +1,31 @@
-"""One turn over the stages: who gets what and when, how it ends, and that nothing outlives it."""
+"""One turn over the stages: who gets what, and when."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import pytest
-from opentelemetry.trace import INVALID_SPAN
 
-from antiphon.errors import AtCapacity, DeadlineExceeded, InternalError, Unavailable
-from antiphon.prompt.conversation import Audio, Conversation, Message, Part, Text
 from antiphon.prompt.prompt import PromptBuilder
-from antiphon.telemetry.first_packet import FirstPacketClock
-from antiphon.telemetry.metrics import Metrics
-from antiphon.v1.codec_service_pb2 import DecodeRequest, DecodeResponse
-from antiphon.v1.generation_pb2 import FINISH_REASON_STOP, Sampling, Timings
-from antiphon.v1.media_pb2 import MODALITY_AUDIO, CodecFrames, MultimodalHiddenRows
-from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse
+from antiphon.v1.media_pb2 import MultimodalHiddenRows
 from antiphon.v1.tensor_pb2 import DATA_TYPE_BFLOAT16, Tensor
-from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, TextToken
-from antiphon.wire import arrays
-from antiphon.wire.fakes import FakeCodec, FakeEncoders, FakeTalker, FakeThinker
+from antiphon.v1.thinker_service_pb2 import GenerateResponse
 from services.gateway.config import GatewaySettings
 from services.gateway.turn import Conductor
-from services.gateway.turn_messages import TurnLimits
-from services.gateway.turn_request import Medium, SpeechDelta, SpeechRequest, TextDelta, TurnEnd, TurnEvent, TurnRequest
-from services.gateway.turn_watch import TurnWatch
-from tests.gateway.conftest import Fakes
-
-SPEECH = SpeechRequest("ethan", Sampling(temperature=0.3), max_frames=100)
-LIMITS = TurnLimits(context_tokens=32_768, talker_context_rows=32_768, default_answer_tokens=64, media_seconds=60)
-
-Write = Callable[[str], tuple[int, ...]]
-
-
-def asked(
-    *, speech: SpeechRequest | None = SPEECH, stop: tuple[str, ...] = (), media: tuple[bytes, ...] = (), limit: int = 64
-) -> TurnRequest:
-    parts: tuple[Part, ...] = (*(Audio() for _ in media), Text("what is it"))
-    return TurnRequest(
-        conversation=Conversation((Message("user", parts),)),
-        media=tuple(Medium(MODALITY_AUDIO, data, "messages") for data in media),
-        sampling=Sampling(),
-        max_answer_tokens=limit,
-        stop=stop,
-        speech=speech,
-    )
-
-
-@pytest.fixture(scope="module")
-def prompts(nano: Path) -> PromptBuilder:
-    return PromptBuilder(nano)
-
-
-@pytest.fixture
-def conductor(prompts: PromptBuilder, settings: GatewaySettings, fakes: Fakes) -> Conductor:
-    return Conductor(fakes.stages(), prompts, LIMITS, settings)
-
-
-def a_watch() -> TurnWatch:
-    return TurnWatch(INVALID_SPAN, Metrics(), FirstPacketClock())
-
-
-async def conduct(conductor: Conductor, request: TurnRequest) -> list[TurnEvent]:
-    async with conductor.open_turn(request, a_watch()) as events:
-        return [event async for event in events]
-
-
-def text_of(events: list[TurnEvent]) -> str:
-    return "".join(event.text for event in events if isinstance(event, TextDelta))
-
-
-def spoken_ids(fakes: Fakes) -> list[int]:
-    """What the Talker was told to speak: its tokens before the last, which closes the speech."""
-    tokens = [request.token for request in fakes.talker.behaviour.received if request.HasField("token")]
-    assert [token.is_last for token in tokens] == [False] * (len(tokens) - 1) + [True]
-    return [token.id for token in tokens[:-1]]
-
-
-def kinds(fake: FakeEncoders | FakeThinker | FakeTalker | FakeCodec) -> list[str]:
-    return [request.WhichOneof("message") for request in fake.behaviour.received]
+from services.gateway.turn_request import SpeechDelta, SpeechRequest, TurnEnd
+from tests.gateway.conftest import LIMITS, Fakes
+from tests.gateway.turns import (
+    SPEECH,
+    ScriptedTalker,
+    ScriptedThinker,
+    Write,
+    a_watch,
+    answer,
+    asked,
+    conduct,
+    kinds,
+    spoken_ids,
+    text_of,
+)
 
 
 async def test_every_stage_gets_its_messages_in_order(conductor: Conductor, fakes: Fakes) -> None:
@@ -196,62 +141,6 @@ async def test_an_end_at_once_is_an_empty_answer(conductor: Conductor, fakes: Fa
     assert kinds(fakes.codec) == ["end"]
 
 
-# Streams that a test steps through.
-
-
-def answer(token_ids: tuple[int, ...]) -> list[GenerateResponse]:
-    tokens = [TextToken(id=token_id, is_last=index == len(token_ids) - 1) for index, token_id in enumerate(token_ids)]
-    end = GenerateEnd(finish_reason=FINISH_REASON_STOP, timings=Timings(steps=1))
-    return [*(GenerateResponse(token=token) for token in tokens), GenerateResponse(end=end)]
-
-
-@dataclass
-class ScriptedThinker:
-    """Answers what it was given, each answer after a permit where a semaphore is set."""
-
-    responses: list[GenerateResponse]
-    permits: asyncio.Semaphore | None = None
-    sent: int = 0
-
-    async def generate(
-        self, requests: AsyncIterator[GenerateRequest], *, timeout_seconds: float | None = None
-    ) -> AsyncGenerator[GenerateResponse, None]:
-        async for _ in requests:
-            pass
-        for response in self.responses:
-            if self.permits is not None:
-                await self.permits.acquire()
-            self.sent += 1
-            yield response
-
-
-@dataclass
-class ScriptedTalker:
-    """Frames by permit; reads its requests only until it has sent `frames`, then ends its speech."""
-
-    frames: int
-    permits: asyncio.Semaphore
-    tokens: list[int] = field(default_factory=list)
-
-    async def speak(
-        self, requests: AsyncIterator[SpeakRequest], *, timeout_seconds: float | None = None
-    ) -> AsyncGenerator[SpeakResponse, None]:
-        reading = asyncio.create_task(self._read(requests))
-        try:
-            for index in range(self.frames):
-                await self.permits.acquire()
-                codes = arrays.pack(np.zeros((1, 16), np.int16))
-                yield SpeakResponse(frames=CodecFrames(first_frame=index, codes=codes))
-        finally:
-            reading.cancel()
-        yield SpeakResponse(end=SpeakEnd(frame_count=self.frames, timings=Timings(steps=self.frames)))
-
-    async def _read(self, requests: AsyncIterator[SpeakRequest]) -> None:
-        async for request in requests:
-            if request.HasField("token"):
-                self.tokens.append(request.token.id)
-
-
 async def test_sound_leaves_after_one_frame(conductor: Conductor, fakes: Fakes) -> None:
     talker = ScriptedTalker(frames=5, permits=asyncio.Semaphore(1))
     stages = replace(fakes.stages(), talker=talker)
@@ -297,118 +186,3 @@ async def test_a_slow_reader_holds_the_stages_back(
         assert thinker.sent <= 6
         read = [event async for event in events]
     assert text_of(read) == "so many words " * 40
-
-
-# How turns fail and stop.
-
-
-@pytest.mark.parametrize("stage", ["encoders", "thinker", "talker", "codec"])
-@pytest.mark.parametrize("answers_before", [0, 1, 2])
-async def test_a_failing_stage_fails_the_turn_and_frees_the_others(
-    conductor: Conductor, fakes: Fakes, stage: str, answers_before: int
-) -> None:
-    behaviour = getattr(fakes, stage).behaviour
-    behaviour.failure, behaviour.answers_before_failure = Unavailable(f"{stage} is away"), answers_before
-    with pytest.raises(Unavailable, match=stage):
-        await conduct(conductor, asked(media=(b"x",)))
-    assert fakes.open_calls == 0
-    assert only_this_task_is_left()
-
-
-async def test_a_full_stage_keeps_its_advice(conductor: Conductor, fakes: Fakes) -> None:
-    fakes.talker.behaviour.failure = AtCapacity("full", retry_after_seconds=7)
-    with pytest.raises(AtCapacity) as raised:
-        await conduct(conductor, asked())
-    assert raised.value.retry_after_seconds == 7
-
-
-async def test_a_defect_is_an_internal_error(conductor: Conductor, fakes: Fakes) -> None:
-    fakes.codec.behaviour.failure = ZeroDivisionError("secret words")  # type: ignore[assignment]
-    with pytest.raises(InternalError) as raised:
-        await conduct(conductor, asked())
-    assert "secret" not in raised.value.message
-
-
-async def test_a_stream_that_merely_stops_is_no_end(conductor: Conductor, fakes: Fakes) -> None:
-    thinker = ScriptedThinker(answer(fakes.thinker.token_ids)[:-1])
-    with pytest.raises(InternalError):
-        await conduct(replace(conductor, stages=replace(fakes.stages(), thinker=thinker)), asked(speech=None))
-
-
-async def test_a_turn_that_takes_too_long_is_stopped(
-    prompts: PromptBuilder, settings: GatewaySettings, fakes: Fakes
-) -> None:
-    fakes.talker.behaviour.pause_seconds = 5
-    hasty = settings.model_copy(update={"turn_seconds": 0.05})
-    with pytest.raises(DeadlineExceeded):
-        await conduct(Conductor(fakes.stages(), prompts, LIMITS, hasty), asked())
-    assert fakes.open_calls == 0
-
-
-@pytest.mark.parametrize("events_read", range(12))
-async def test_leaving_a_turn_stops_every_stage_before_it_returns(
-    conductor: Conductor, fakes: Fakes, events_read: int
-) -> None:
-    for fake in fakes.all:
-        fake.behaviour.pause_seconds = 0.001
-    async with conductor.open_turn(asked(media=(b"x",)), a_watch()) as events:
-        for _ in range(events_read):
-            await anext(events)
-    assert fakes.open_calls == 0
-    assert only_this_task_is_left()
-
-
-@pytest.mark.parametrize("milliseconds", range(0, 20, 2))
-async def test_cancelling_the_reader_stops_every_stage(conductor: Conductor, fakes: Fakes, milliseconds: int) -> None:
-    for fake in fakes.all:
-        fake.behaviour.pause_seconds = 0.002
-    reading = asyncio.create_task(conduct(conductor, asked(media=(b"x",))))
-    await asyncio.sleep(milliseconds / 1e3)
-    reading.cancel()
-    await asyncio.wait({reading})
-    assert fakes.open_calls == 0
-    assert only_this_task_is_left()
-
-
-async def test_a_codec_that_loses_its_caller_is_closed(conductor: Conductor, fakes: Fakes) -> None:
-    """Also a stage that waits for ever."""
-    stages = replace(fakes.stages(), codec=(codec := EndlessCodec()))
-    async with asyncio.timeout(5), replace(conductor, stages=stages).open_turn(asked(), a_watch()) as events:
-        await anext(events)
-        await codec.began.wait()
-    assert codec.was_closed
-
-
-@dataclass
-class EndlessCodec:
-    began: asyncio.Event = field(default_factory=asyncio.Event)
-    was_closed: bool = False
-
-    async def decode(
-        self, requests: AsyncIterator[DecodeRequest], *, timeout_seconds: float | None = None
-    ) -> AsyncGenerator[DecodeResponse, None]:
-        try:
-            self.began.set()
-            await asyncio.Event().wait()
-            yield DecodeResponse()
-        finally:
-            self.was_closed = True
-
-
-def only_this_task_is_left() -> bool:
-    return asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def test_errors_come_after_what_was_said_before(conductor: Conductor, fakes: Fakes) -> None:
-    behaviour = fakes.thinker.behaviour
-    behaviour.failure, behaviour.answers_before_failure, behaviour.pause_seconds = Unavailable("away"), 2, 0.01
-    said: list[TurnEvent] = []
-
-    async def read() -> None:
-        async with conductor.open_turn(asked(speech=None), a_watch()) as events:
-            async for event in events:
-                said.append(event)
-
-    with pytest.raises(Unavailable):
-        await read()
-    assert text_of(said)
