@@ -1,5 +1,7 @@
 """Which pages of the key/value store are free. Numbers only: the tensors belong to `antiphon.model.attention`."""
 
+from collections.abc import Sequence
+
 from antiphon.errors import AtCapacity
 
 
@@ -29,7 +31,5 @@ class PagePool:
             raise AtCapacity(f"Expected {count} free pages of the key/value store; {len(self._free)} are left.")
         return [self._free.pop() for _ in range(count)]
 
-    def give_back(self, pages: list[int]) -> None:
-        """Empties `pages`."""
+    def give_back(self, pages: Sequence[int]) -> None:
         self._free.extend(reversed(pages))
-        pages.clear()

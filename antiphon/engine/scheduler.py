@@ -42,7 +42,7 @@ class _Plan(Generic[RequestT]):
     def add(self, sequence: Sequence[RequestT], row_count: int) -> None:
         first = sequence.computed_rows
         samples = first + row_count == sequence.total_rows
-        self.slices[sequence.number] = Slice(sequence, first, row_count, samples)
+        self.slices[sequence.number] = Slice(sequence, first, row_count, samples, sequence.pages)
         self.budget -= row_count
 
     def drop(self, sequence: Sequence[RequestT]) -> None:
@@ -90,7 +90,7 @@ class Scheduler(Generic[RequestT]):
         if sequence.phase == "ended":
             return
         (self.running if sequence.phase == "running" else self.waiting).remove(sequence)
-        self.pool.give_back(sequence.pages)
+        self._free_pages(sequence)
         sequence.phase = "ended"
 
     def _plan(self) -> _Plan[RequestT]:
@@ -146,10 +146,15 @@ class Scheduler(Generic[RequestT]):
 
     def _preempt(self, sequence: Sequence[RequestT]) -> None:
         self.running.remove(sequence)
-        self.pool.give_back(sequence.pages)
+        self._free_pages(sequence)
         sequence.computed_rows = 0
         sequence.phase = "waiting"
         insort(self.waiting, sequence, key=_number)
+
+    def _free_pages(self, sequence: Sequence[RequestT]) -> None:
+        """Their list stays whole for a step that is reading it right now: it ends before anybody else may write."""
+        self.pool.give_back(sequence.pages)
+        sequence.pages = []
 
     def _take_from_an_idle_one(self) -> bool:
         """Nobody can move: if that is for want of what an idle sequence holds, the newest idle one gives it up."""

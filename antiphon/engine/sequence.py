@@ -105,3 +105,5 @@ class Slice(NamedTuple, Generic[RequestT]):
     row_count: int
     # An output is sampled from its last row.
     samples: bool
+    # Of its rows and those before them. The sequence may lose its own during the step, when it is cancelled.
+    pages: list[int]

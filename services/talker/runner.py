@@ -34,7 +34,7 @@ class TalkerRunner:
 
     @torch.inference_mode()
     def run(self, slices: list[TalkerSlice]) -> list[Outcome[Frame]]:
-        packed = [PackedRows(each.first_row, each.row_count, each.sequence.pages) for each in slices]
+        packed = [PackedRows(each.first_row, each.row_count, each.pages) for each in slices]
         batch = PackedBatch.build(packed, self.keys_values)
         hidden = self.talker.forward(self._rows(slices), self._positions(slices), batch, self.keys_values)
         outcomes: list[Outcome[Frame]] = [Outcome()] * len(slices)

@@ -27,7 +27,7 @@ class ThinkerRunner:
         starts = np.cumsum([0, *(each.row_count for each in slices)]).tolist()
         rows, positions = self._inputs(slices, starts)
         deepstack = self._add_media(rows, slices, starts)
-        packed = [PackedRows(each.first_row, each.row_count, each.sequence.pages) for each in slices]
+        packed = [PackedRows(each.first_row, each.row_count, each.pages) for each in slices]
         batch = PackedBatch.build(packed, self._keys_values)
         computed = self._thinker.forward(rows, positions, batch, self._keys_values, deepstack)
         sampled = self._sample(slices, computed.final, batch.last_places)

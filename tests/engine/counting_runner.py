@@ -21,7 +21,10 @@ class Counting:
 
 
 class CountingRunner:
-    def __init__(self) -> None:
+    """page_size: of the decoder that it runs under."""
+
+    def __init__(self, page_size: int = 4) -> None:
+        self._page_size = page_size
         self.steps = 0
         self.step_began = threading.Event()
         self.breaks: Exception | None = None
@@ -52,6 +55,7 @@ class CountingRunner:
     def _outcome(self, part: Slice[Counting]) -> Outcome[int]:
         request = part.sequence.request
         assert request.released == 0, "a released request is never run again"
+        assert len(part.pages) * self._page_size >= part.first_row + part.row_count, "its pages stay until it has run"
         request.steps.append((part.first_row, part.row_count))
         if request.fails_at == request.given:
             raise RuntimeError("the model broke")

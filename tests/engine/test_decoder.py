@@ -116,6 +116,16 @@ async def test_cancelling_frees_the_pages_at_once_even_during_a_step() -> None:
         assert len(work.request.steps) == 1
 
 
+async def test_a_cancellation_during_a_step_harms_nobody_else_in_it() -> None:
+    runner = CountingRunner()
+    async with decoding(runner) as decoder:
+        with runner.held_step():
+            left, stays = decoder.submit(submission(50)), decoder.submit(submission(50))
+            await until(runner.step_began.is_set)
+            await left.aclose()
+        assert await _all(stays) == list(range(50))
+
+
 async def test_cancelling_after_the_end_is_harmless() -> None:
     async with decoding(CountingRunner()) as decoder:
         work = submission(2)

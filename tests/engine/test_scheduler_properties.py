@@ -161,5 +161,6 @@ def test_pages_come_back_whatever_the_order(page_count: int, page_size: int, dat
             owner += pool.take(data.draw(st.integers(0, pool.free_count)))
         else:
             pool.give_back(owner)
+            owner.clear()
         everything = [page for pages in held for page in pages]
         assert len(everything) == len(set(everything)) == pool.used_count
