@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-import prometheus_client
 import typer
 
 from antiphon.errors import AntiphonError
 from antiphon.hosting.default_checkpoint import default_checkpoint
 from antiphon.hosting.grpc_server import ServerLimits, serving
+from antiphon.hosting.metrics_endpoint import serving_metrics
 from antiphon.hosting.stop_signals import stop_signals
 from antiphon.telemetry import logging as antiphon_logging
 from antiphon.telemetry import tracing
-from antiphon.telemetry.metrics import process_metrics
 from antiphon.wire.channels import Channels
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
@@ -151,10 +150,7 @@ async def _serve_gateway(directory: StaticDirectory, options: StageOptions) -> N
 def _observe(stack: AsyncExitStack, stage: str, options: StageOptions) -> None:
     traced = tracing.configure(f"antiphon-{stage}")
     stack.push_async_callback(asyncio.to_thread, traced.close)
-    if options.metrics_port is not None:
-        server, thread = prometheus_client.start_http_server(options.metrics_port, registry=process_metrics().registry)
-        stack.callback(thread.join)
-        stack.callback(server.shutdown)
+    stack.enter_context(serving_metrics(options.metrics_port))
 
 
 def _run(main: Callable[[], object]) -> None:

@@ -58,6 +58,7 @@ async def running_platform(settings: EmbeddedSettings) -> AsyncIterator[Embedded
         app = await asyncio.to_thread(make_app, caller)
         bounds = HttpLimits(drain_seconds=settings.drain_seconds)
         port = await stack.enter_async_context(serving_http(app, settings.host, settings.port, bounds))
+        stack.callback(setattr, app.state.readiness, "is_draining", True)
         yield EmbeddedPlatform(f"http://{_reachable(settings.host)}:{port}", services, ring)
 
 

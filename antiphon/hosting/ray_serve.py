@@ -22,6 +22,7 @@ from ray.serve.schema import LoggingConfig
 from antiphon.errors import Unavailable
 from antiphon.hosting import autoscaling
 from antiphon.hosting.grpc_server import ServerLimits, serving
+from antiphon.hosting.metrics_endpoint import serving_metrics
 from antiphon.hosting.replica_directory import ReplicaDirectory, ReplicaReport
 from antiphon.hosting.service import HostedService
 from antiphon.telemetry import logging as antiphon_logging
@@ -89,6 +90,7 @@ class StageReplica:
         self._service = await asyncio.to_thread(make_service)
         traced = tracing.configure(f"antiphon-{self._service.stage}")
         self._opened.push_async_callback(asyncio.to_thread, traced.close)
+        self._opened.enter_context(serving_metrics(_metrics_port()))
         limits = ServerLimits(max_active_calls=tunables.max_active_calls, drain_seconds=tunables.drain_seconds)
         self._server = await self._opened.enter_async_context(serving([self._service], _ANY_PORT, limits))
         self.address = f"{ray.util.get_node_ip_address()}:{self._server.port}"
@@ -123,6 +125,12 @@ class StageReplica:
         self._is_draining = True
         await self._server.drain(self._tunables.drain_seconds)
         await self._opened.aclose()
+
+
+def _metrics_port() -> int | None:
+    """Only where each replica has a host of its own, as a pod has, can all use one port."""
+    port = os.environ.get("ANTIPHON_METRICS_PORT")
+    return int(port) if port else None
 
 
 def stage_application(make_service: Callable[[], HostedService], arguments: StageArguments) -> serve.Application:

@@ -1,13 +1,17 @@
 """An ASGI application on a port of the test's own loop."""
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
 import pytest
 
 from antiphon.errors import Unavailable
+from antiphon.hosting.free_port import free_port
 from antiphon.hosting.http_server import HttpLimits, serving_http
+from antiphon.hosting.metrics_endpoint import serving_metrics
+from antiphon.telemetry.metrics import process_metrics
 
 
 class Application:
@@ -72,3 +76,29 @@ async def test_a_taken_port_is_said() -> None:
         with pytest.raises(Unavailable, match=f"Cannot listen on 127.0.0.1:{port}"):
             async with serving_http(Application(), "127.0.0.1", port):
                 pass
+
+
+async def test_small_pieces_do_not_wait_for_acknowledgements() -> None:
+    """With Nagle's delay on, the second of two small writes takes 40 ms."""
+    application = Application()
+    application.release.set()
+    seconds = []
+    async with serving_http(application, "127.0.0.1", 0) as port, httpx.AsyncClient() as client:
+        for _ in range(10):
+            started = time.perf_counter()
+            await client.get(f"http://127.0.0.1:{port}/")
+            seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.035
+
+
+async def test_metrics_have_a_port_of_their_own() -> None:
+    process_metrics().count_request("talker", "OK")
+    port = free_port("127.0.0.1")
+    with serving_metrics(port):
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert 'antiphon_requests_total{stage="talker",status="OK"}' in text
+        with pytest.raises(Unavailable, match=f"port {port}"), serving_metrics(port):
+            pass
+    with serving_metrics(None):
+        pass

@@ -11,10 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
+from antiphon.errors import AtCapacity
 from antiphon.hosting import fakes
 from antiphon.hosting.free_port import free_port
 from antiphon.hosting.ray_serve import (
+    DEPLOYMENT_NAME,
     RayHost,
     Scale,
     StageArguments,
@@ -29,6 +34,7 @@ from antiphon.telemetry import names
 from antiphon.telemetry.otlp_receiver import receiving
 from antiphon.telemetry.span_records import SpanRecord
 from antiphon.telemetry.trace_assembly import TraceAssembly
+from antiphon.v1.codec_service_pb2 import DecodeRequest
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.methods import SERVICES
 from services.gateway import deployment as gateway
@@ -190,22 +196,23 @@ async def drained(answers: AsyncIterator[object]) -> int:
     return len([answer async for answer in answers])
 
 
+async def held_decode(hold: asyncio.Event) -> AsyncIterator[DecodeRequest]:
+    """One frame at once, the end when it may come."""
+    async for request in requests.decode(1):
+        if request.HasField("end"):
+            await hold.wait()
+        yield request
+
+
 async def test_load_brings_replicas_and_rest_takes_them_away(platform: Platform, nano: Path) -> None:
     scale = Scale(cpus=0.1, max_replicas=2, calls_per_replica=2, upscale_delay_seconds=0.5, downscale_delay_seconds=2.0)
     await redeploy("codec", stage_application(*fake("codec", nano, scale=scale)))
     hold = asyncio.Event()
-
-    async def held() -> AsyncIterator[object]:
-        async for request in requests.decode(1):
-            if request.HasField("end"):
-                await hold.wait()
-            yield request
-
     codec = platform.caller.stages().codec
-    first = [asyncio.create_task(drained(codec.decode(held()))) for _ in range(4)]  # type: ignore[arg-type]
+    first = [asyncio.create_task(drained(codec.decode(held_decode(hold)))) for _ in range(4)]
     await until(lambda: has_replicas(platform, "codec", 2), 60)
     await asyncio.sleep(1.5)  # until the directory has heard of the new one
-    more = [asyncio.create_task(drained(codec.decode(held()))) for _ in range(2)]  # type: ignore[arg-type]
+    more = [asyncio.create_task(drained(codec.decode(held_decode(hold)))) for _ in range(2)]
     await until(lambda: has_active(platform, "codec", 6))
     assert min(await loads(platform, "codec")) >= 2  # the new replica got the new calls
     hold.set()
@@ -220,3 +227,61 @@ async def has_replicas(platform: Platform, stage: str, count: int) -> bool:
 
 async def loads(platform: Platform, stage: str) -> Sequence[int]:
     return [report.active_calls for report in await platform.directory.reports(stage)]  # type: ignore[arg-type]
+
+
+def config_file(checkpoint: Path, codec_tunables: dict[str, object]) -> ServeDeploySchema:
+    """What an operator writes: the real stages by their import paths, one application each."""
+    scale = {"cpus": 0.1}
+    applications = [
+        {
+            "name": stage,
+            "route_prefix": None,
+            "import_path": f"services.{stage}.deployment:build",
+            "args": {"checkpoint": str(checkpoint), "scale": scale},
+        }
+        for stage in SERVICES
+    ]
+    codec = next(application for application in applications if application["name"] == "codec")
+    codec["deployments"] = [{"name": DEPLOYMENT_NAME, "user_config": codec_tunables}]
+    gateway_arguments = {"checkpoint": str(checkpoint), "scale": scale}
+    applications.append(
+        {
+            "name": "gateway",
+            "route_prefix": "/",
+            "import_path": "services.gateway.deployment:build",
+            "args": gateway_arguments,
+        }
+    )
+    return ServeDeploySchema.model_validate({"applications": applications})
+
+
+async def deploy(config: ServeDeploySchema) -> None:
+    client = _get_global_client()
+    await asyncio.to_thread(client.deploy_apps, config)
+
+    async def running() -> bool:
+        status = await asyncio.to_thread(serve.status)
+        assert "DEPLOY_FAILED" not in {application.status for application in status.applications.values()}, status
+        return all(application.status == "RUNNING" for application in status.applications.values())
+
+    await asyncio.sleep(1)
+    await until(running, 120)
+
+
+async def test_the_real_stages_run_from_a_config_file_and_are_tuned_in_place(platform: Platform, nano: Path) -> None:
+    await deploy(config_file(nano, {"max_active_calls": 8, "drain_seconds": 1}))
+    question = body(messages=[{"role": "user", "content": "What sound does a cow make?"}], temperature=0, stream=False)
+    answer = await platform.client.post("/v1/chat/completions", json=question, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert "moo" in answer.json()["choices"][0]["message"]["audio"]["transcript"]
+    before = {stage: await platform.addresses(stage) for stage in SERVICES}
+    await deploy(config_file(nano, {"max_active_calls": 1, "drain_seconds": 1}))
+    assert {stage: await platform.addresses(stage) for stage in SERVICES} == before
+    hold = asyncio.Event()
+    codec = platform.caller.stages().codec
+    first = asyncio.create_task(drained(codec.decode(held_decode(hold))))
+    await until(lambda: has_active(platform, "codec", 1))
+    with pytest.raises(AtCapacity):
+        await drained(codec.decode(requests.decode(1)))
+    hold.set()
+    assert await first == 2

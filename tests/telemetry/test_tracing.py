@@ -153,3 +153,17 @@ def test_nothing_is_exported_unless_the_variables_say_so(
         pass
     traced.close()
     assert caplog.text == ""
+
+
+def test_a_provider_that_is_already_there_is_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a Ray Serve replica whose tracing is on."""
+    theirs, ours = SpanRing(), SpanRing()
+    foreign = TracerProvider()
+    foreign.add_span_processor(theirs)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: foreign)
+    traced = tracing.configure("antiphon-talker", ours)
+    foreign.get_tracer("serve").start_span("replica_handle_request").end()
+    traced.close()
+    foreign.get_tracer("serve").start_span("later").end()
+    assert [span.name for span in theirs.spans()] == ["replica_handle_request", "later"]
+    assert [span.name for span in ours.spans()] == ["replica_handle_request"]
