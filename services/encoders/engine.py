@@ -137,7 +137,7 @@ class Encoding:
             case "image":
                 return Medium(item, self._preprocessor.resized_image(read_image(item.data, self._settings)))
             case "video":
-                reader = VideoReader(self._settings, self._preprocessor, lambda: self._is_wanted)
+                reader = VideoReader(self._settings, self._preprocessor, self._workers.videos, lambda: self._is_wanted)
                 video = reader.read(item.data, item.video_fps, with_sound=item.use_audio_in_video)
                 return Medium(item, video.frames, video.sound)
 

@@ -1,4 +1,5 @@
-"""The threads of the encoders: some that read media, and one for each model, which takes the work of many requests."""
+"""The threads and processes of the encoders: some that read media, and a thread for each model, which takes the work of
+many requests."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from antiphon.model.vision_encoder import VisionEncoder, VisionRows
 from antiphon.model.vision_patches import VisionPreprocessor
 from antiphon.model.weights import Checkpoint
 from services.encoders.config import EncodersSettings
+from services.encoders.video_process import VideoProcesses
 
 Reader = Batcher[Callable[[], object], object]
 
@@ -29,6 +31,7 @@ class Workers:
     audio: Batcher[list[AudioWindow], Tensor]
     # uint8 (frames, 3, height, width), sized for the model -> rows, on the CPU.
     vision: Batcher[Tensor, VisionRows]
+    videos: VideoProcesses
     _audio_encoder: AudioEncoder
 
     @classmethod
@@ -48,6 +51,7 @@ class Workers:
                 max_batch=together,
                 name="vision encoder",
             ),
+            VideoProcesses(),
             audio,
         )
 
@@ -65,9 +69,11 @@ class Workers:
             reader.start()
         self.audio.start()
         self.vision.start()
+        self.videos.start()
 
     async def stop(self) -> None:
         await asyncio.gather(*(reader.stop() for reader in self.readers), self.audio.stop(), self.vision.stop())
+        await asyncio.to_thread(self.videos.close)
 
 
 def _done(jobs: list[Callable[[], object]]) -> list[object]:

