@@ -60,7 +60,8 @@ def platform_url(nano: Path) -> Iterator[str]:
         yield f"{thread.opened}/v1"
 
 
-@pytest.fixture(scope="session")
+# Not for the session: a process can be part of one Ray at a time.
+@pytest.fixture(scope="module")
 def ray_platform_url(nano: Path) -> Iterator[str]:
     """The same API where every service is a Ray Serve deployment, as `antiphon serve --on ray` does it."""
     from services.on_ray import RaySettings, ray_platform
