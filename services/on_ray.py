@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from antiphon.hosting.free_port import free_port
-from antiphon.hosting.ray_serve import RayHost, Scale, StageArguments, deployed
+from antiphon.hosting.ray_cluster import RayHost, deployed
+from antiphon.hosting.ray_serve import Scale, StageArguments
 from services.codec import deployment as codec
 from services.encoders import deployment as encoders
 from services.gateway import deployment as gateway

@@ -3,10 +3,8 @@
 import asyncio
 import logging
 import os
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +13,8 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import LoggingConfig
 
-from antiphon.errors import Unavailable
 from antiphon.hosting import autoscaling
 from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.hosting.metrics_endpoint import serving_metrics
@@ -37,7 +32,6 @@ _CONTROL_CALLS: Final = 100  # Serve's own calls to a replica; turns do not pass
 _WAIT_FOR_CONTROL_CALLS_SECONDS: Final = 0.2
 _KILL_AFTER_DRAIN_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 2.0
-_OBJECT_STORE_BYTES: Final = 100 << 20  # nothing of a turn passes through it
 
 
 class Tunables(BaseModel):
@@ -189,80 +183,3 @@ def ray_directory() -> ReplicaDirectory:
         return [ReplicaReport(**answer) for answer in answers if not isinstance(answer, BaseException)]
 
     return ReplicaDirectory(ask)
-
-
-class RayHost(BaseModel):
-    """Which Ray, and where its HTTP proxy listens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    # None starts a Ray of this process's own, which ends with it.
-    address: str | None = None
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(default=8000, ge=1, le=65535)
-    # CPUs that a Ray of our own believes to have; replicas are placed by it.
-    cpus: int | None = None
-
-
-@asynccontextmanager
-async def deployed(applications: Mapping[str, serve.Application], ingress: str, host: RayHost) -> AsyncIterator[None]:
-    """All applications by their names, running; `ingress` names the one behind the HTTP proxy."""
-    targets = [
-        serve.RunTarget(target=application, name=name, route_prefix="/" if name == ingress else None)
-        for name, application in applications.items()
-    ]
-    try:
-        await asyncio.to_thread(_connect, host)
-        _restore_signal_handlers()
-        await asyncio.to_thread(_deploy, targets, host)
-        yield
-    finally:
-        await asyncio.to_thread(_take_down, [target.name for target in targets], host)
-
-
-async def redeploy(name: str, application: serve.Application) -> None:
-    """A new version of one application: its new replica starts before the old one drains."""
-    await asyncio.to_thread(serve.run, application, name=name, route_prefix=None)
-
-
-def _deploy(targets: Sequence[serve.RunTarget], host: RayHost) -> None:
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    try:
-        serve.start(
-            proxy_location="HeadOnly" if host.address is None else "EveryNode",
-            http_options={"host": host.http_host, "port": host.http_port},
-            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-        )
-        serve.run_many(targets)
-    except RuntimeError as error:
-        raise Unavailable(f"Ray Serve could not start the platform: {error}") from error
-
-
-def _connect(host: RayHost) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = {"num_cpus": host.cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    options = own if host.address is None else {}
-    try:
-        ray.init(address=host.address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (RuntimeError, ConnectionError) as error:
-        raise Unavailable(f"Ray at {host.address or 'this machine'} cannot be used: {error}") from error
-
-
-def _restore_signal_handlers() -> None:
-    """Ray replaces the process's handlers, below Python, by one that prints a stack and dies."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.getsignal(number))
-
-
-def _take_down(names: Sequence[str], host: RayHost) -> None:
-    """A Ray that was there before keeps its other applications."""
-    if not ray.is_initialized():
-        return
-    with suppress(RayServeException):
-        if host.address is None:
-            serve.shutdown()
-        else:
-            for name in names:
-                serve.delete(name)
-    ray.shutdown()

@@ -18,15 +18,13 @@ from ray.serve.schema import ServeDeploySchema
 from antiphon.errors import AtCapacity
 from antiphon.hosting import fakes
 from antiphon.hosting.free_port import free_port
+from antiphon.hosting.ray_cluster import RayHost, deployed, redeploy
 from antiphon.hosting.ray_serve import (
     DEPLOYMENT_NAME,
-    RayHost,
     Scale,
     StageArguments,
     Tunables,
-    deployed,
     ray_directory,
-    redeploy,
     stage_application,
 )
 from antiphon.hosting.replica_directory import ReplicaDirectory
