@@ -13,12 +13,19 @@ from services.gateway.openai_response import ChatCompletion, ChatCompletionChunk
 _REF: Final = "#/components/schemas/{model}"
 _Responses = dict[int | str, dict[str, Any]]
 
+# Until OpenAPI 3.2 the schema of an event stream describes each of its events.
+_EVENT: Final = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chat.completion.chunk as JSON, or [DONE]."}},
+    "required": ["data"],
+}
+
 NOT_FOUND: Final[_Responses] = {404: {"model": ErrorEnvelope, "description": "Unknown model."}}
 CHAT_RESPONSES: Final[_Responses] = {
     200: {
         "model": ChatCompletion,
         "description": "The answer; with stream=true server-sent events of chat.completion.chunk, then [DONE].",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     },
     400: {"model": ErrorEnvelope, "description": "The request is wrong; the sentence says how."},
     404: {"model": ErrorEnvelope, "description": "Unknown model."},
