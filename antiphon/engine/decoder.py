@@ -10,37 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol
+from typing import Generic, Literal
+
+import torch
 
 from antiphon.engine.generation import End, Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.runner import Outcome, Runner
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
-from antiphon.engine.sequence import ALL_ROWS, Clock, FinishReason, RequestT, Sequence, Slice, Timings
+from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Slice, Timings
 from antiphon.errors import AntiphonError, InternalError, Unavailable
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[OutputT]):
-    """What one slice gave: values for the reader, and whether (and how) the sequence ends with them."""
-
-    values: tuple[OutputT, ...] = ()
-    finish_reason: FinishReason | None = None
-    error: AntiphonError | None = None
-
-
-class Runner(Protocol[RequestT, OutputT]):
-    """The model's side of the loop, called on the decoder's thread only."""
-
-    def run(self, slices: list[Slice[RequestT]]) -> list[Outcome[OutputT]]:
-        """One outcome a slice, in order. A slice with `samples` samples; others may give values too. After a preemption
-        rows run again from the first one: what was given once is not to be given twice."""
-        ...
-
-    def release(self, request: RequestT) -> None:
-        """The request has ended, for whatever reason: called exactly once, and no slice of it follows."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +60,9 @@ class _SequenceLine(Generic[RequestT]):
         self.wake()
 
     def take(self) -> None:
-        was_full = self.sequence.is_full
+        """Counts first and looks then: while it counts, the thread may fill the sequence up and go to sleep over it."""
         self.sequence.taken += 1
-        if was_full and not self.sequence.is_full:
+        if self.sequence.emitted - self.sequence.taken == self.sequence.max_untaken - 1:
             self.wake()
 
     def cancel(self) -> None:
@@ -162,13 +143,19 @@ class Decoder(Generic[RequestT, OutputT]):
 
     def _work(self) -> None:
         try:
-            while plan := self._schedule():
-                outcomes = self._run(plan)
-                self._postprocess(plan, outcomes)
+            while self._step():
+                pass
         except Exception as error:
             _log.exception("The loop of the %s broke.", self._name)
             self._failure = InternalError(f"The {self._name} broke and takes no more work: {_sentence(error)}")
             self._close(self._failure)
+
+    def _step(self) -> bool:
+        """False at the end. Nothing of the requests outlives it, however long the next one is waited for."""
+        plan = self._schedule()
+        if plan:
+            self._postprocess(plan, self._run(plan))
+        return bool(plan)
 
     def _schedule(self) -> list[Slice[RequestT]]:
         """Waits until there is something to do; empty means the end."""
@@ -182,7 +169,7 @@ class Decoder(Generic[RequestT, OutputT]):
                     self._work_came.wait()
 
     def _run(self, plan: list[Slice[RequestT]]) -> list[Outcome[OutputT]]:
-        """A step that fails ends the sequences that were in it, and no other."""
+        """A step that fails ends the sequences that were in it, and no other; but a lost device ends the loop."""
         now = time.perf_counter()
         for part in plan:
             clock = part.sequence.clock
@@ -193,6 +180,8 @@ class Decoder(Generic[RequestT, OutputT]):
             outcomes = self._runner.run(plan)
             if len(outcomes) != len(plan):
                 raise InternalError(f"Expected {len(plan)} outcomes of a step; the runner gave {len(outcomes)}.")
+        except torch.AcceleratorError:
+            raise  # whatever it computes after that fails too
         except Exception as error:
             _log.exception("A step of the %s failed; its %d requests end.", self._name, len(plan))
             return [Outcome(error=_as_family(error, self._name))] * len(plan)

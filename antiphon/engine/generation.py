@@ -74,8 +74,10 @@ class Generation(Generic[OutputT]):
         self._line.extend(available_rows)
 
     def cancel(self) -> None:
-        """Frees its pages at once; outputs not yet read are dropped. Harmless after the end."""
-        self._values.clear()
+        """Frees its pages at once; outputs not yet read are dropped. Harmless after the last one."""
+        if self._values:
+            self._values.clear()
+            self._end = End()
         self._line.cancel()
         self.receive((), End())
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.engine.decoder import Outcome
+from antiphon.engine.runner import Outcome
 from antiphon.engine.sampler import Sampler
 from antiphon.engine.sequence import Slice
 from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues

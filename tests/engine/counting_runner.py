@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from antiphon.engine.decoder import Outcome
+from antiphon.engine.runner import Outcome
 from antiphon.engine.sequence import Slice
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -14,43 +13,8 @@ from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.engine.sequence import ALL_ROWS
 from antiphon.errors import AtCapacity, InternalError, Unavailable
+from tests.engine.counting_decoder import CountingDecoder, all_of, decoding, submission, until
 from tests.engine.counting_runner import Counting, CountingRunner
-
-CountingDecoder = Decoder[Counting, int]
-
-
-@asynccontextmanager
-async def decoding(
-    runner: CountingRunner, *, pages: int = 64, max_running: int = 8, max_waiting: int = 8
-) -> AsyncIterator[CountingDecoder]:
-    decoder: CountingDecoder = Decoder(
-        runner, SchedulerLimits(max_running, max_waiting, 16), PagePool(pages, 4), name="counter"
-    )
-    decoder.start()
-    try:
-        yield decoder
-    finally:
-        await decoder.stop()
-        assert decoder.load().pages_used == 0
-
-
-def submission(
-    outputs: int,
-    *,
-    prompt_rows: int = 4,
-    available_rows: int = ALL_ROWS,
-    max_untaken: int = 64,
-    fails_at: int | None = None,
-) -> Submission[Counting]:
-    return Submission(
-        Counting(outputs, fails_at=fails_at), prompt_rows, prompt_rows + outputs - 1, available_rows, max_untaken
-    )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 (what is waited for happens on another thread)
-            await asyncio.sleep(0.001)
 
 
 async def test_outputs_come_in_order_and_the_end_says_why() -> None:
@@ -69,7 +33,7 @@ async def test_many_requests_share_steps() -> None:
     async with decoding(runner) as decoder:
         with runner.held_step():
             generations = [decoder.submit(submission(20)) for _ in range(8)]
-        answers = await asyncio.gather(*(_all(generation) for generation in generations))
+        answers = await asyncio.gather(*(all_of(generation) for generation in generations))
         assert answers == [list(range(20))] * 8
         assert runner.steps < 8 * 20 / 4
 
@@ -85,7 +49,7 @@ async def test_new_input_wakes_a_sequence_that_waits_for_it() -> None:
         assert await anext(generation) == 1
         assert runner.steps == 3
         generation.extend(ALL_ROWS)
-        assert await _all(generation) == [2]
+        assert await all_of(generation) == [2]
 
 
 async def test_a_sequence_pauses_until_its_reader_has_caught_up() -> None:
@@ -94,9 +58,9 @@ async def test_a_sequence_pauses_until_its_reader_has_caught_up() -> None:
         work = submission(50, max_untaken=3)
         generation = decoder.submit(work)
         other = decoder.submit(submission(50))
-        await _all(other)
+        await all_of(other)
         assert work.request.given == 3
-        assert await _all(generation) == list(range(50))
+        assert await all_of(generation) == list(range(50))
 
 
 async def test_cancelling_frees_the_pages_at_once_even_during_a_step() -> None:
@@ -111,7 +75,7 @@ async def test_cancelling_frees_the_pages_at_once_even_during_a_step() -> None:
             assert decoder.load().pages_used == 0
             assert work.request.released == 0
         await until(lambda: work.request.released == 1)
-        assert await _all(generation) == []
+        assert await all_of(generation) == []
         assert generation.finish_reason is None
         assert len(work.request.steps) == 1
 
@@ -123,14 +87,14 @@ async def test_a_cancellation_during_a_step_harms_nobody_else_in_it() -> None:
             left, stays = decoder.submit(submission(50)), decoder.submit(submission(50))
             await until(runner.step_began.is_set)
             await left.aclose()
-        assert await _all(stays) == list(range(50))
+        assert await all_of(stays) == list(range(50))
 
 
 async def test_cancelling_after_the_end_is_harmless() -> None:
     async with decoding(CountingRunner()) as decoder:
         work = submission(2)
         async with aclosing(decoder.submit(work)) as generation:
-            assert await _all(generation) == [0, 1]
+            assert await all_of(generation) == [0, 1]
         await generation.aclose()
         await until(lambda: work.request.released == 1)
         assert generation.finish_reason == "length"
@@ -151,9 +115,9 @@ async def test_a_failing_step_ends_only_those_in_it() -> None:
         bystander = decoder.submit(submission(2, available_rows=0))
         broken = decoder.submit(submission(10, fails_at=3))
         with pytest.raises(InternalError, match="A step of the counter failed: RuntimeError: the model broke"):
-            await _all(broken)
+            await all_of(broken)
         bystander.extend(ALL_ROWS)
-        assert await _all(bystander) == [0, 1]
+        assert await all_of(bystander) == [0, 1]
 
 
 async def test_what_was_sampled_before_a_failure_is_delivered() -> None:
@@ -174,7 +138,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
             second = decoder.submit(submission(2))
             with pytest.raises(AtCapacity):
                 decoder.submit(submission(2))
-        assert await _all(first) == await _all(second) == [0, 1]
+        assert await all_of(first) == await all_of(second) == [0, 1]
 
 
 async def test_stopping_lets_live_sequences_finish() -> None:
@@ -192,7 +156,7 @@ async def test_stopping_without_time_fails_what_is_left() -> None:
         generation = decoder.submit(work)
         await decoder.stop()
         with pytest.raises(Unavailable, match="Send it again"):
-            await _all(generation)
+            await all_of(generation)
         assert work.request.released == 1
 
 
@@ -208,7 +172,7 @@ async def test_a_runner_that_loses_an_outcome_is_found_out() -> None:
 
     async with decoding(Forgetful()) as decoder:
         with pytest.raises(InternalError, match="Expected 1 outcomes"):
-            await _all(decoder.submit(submission(3)))
+            await all_of(decoder.submit(submission(3)))
 
 
 async def test_outputs_cross_over_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +187,7 @@ async def test_outputs_cross_over_once_a_step(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
     async with decoding(runner) as decoder:
-        await asyncio.gather(*(_all(decoder.submit(submission(30))) for _ in range(8)))
+        await asyncio.gather(*(all_of(decoder.submit(submission(30))) for _ in range(8)))
         assert crossings <= runner.steps
 
 
@@ -244,12 +208,8 @@ def test_readers_whose_event_loop_is_gone_are_forgotten() -> None:
     asyncio.run(decoder.stop())
 
 
-async def _all(generation: Generation[int]) -> list[int]:
-    return [value async for value in generation]
-
-
 async def _expect(generation: Generation[int], values: list[int]) -> None:
-    assert await _all(generation) == values
+    assert await all_of(generation) == values
 
 
 async def _read_some(decoder: CountingDecoder, work: Submission[Counting], count: int) -> None:
