@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, InvalidInput
 from antiphon.hosting.default_checkpoint import default_checkpoint
 from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.hosting.metrics_endpoint import serving_metrics
@@ -138,13 +138,20 @@ async def _serve_gateway(directory: StaticDirectory, options: StageOptions) -> N
         caller = await stack.enter_async_context(StageCaller(directory))
         settings = GatewaySettings(checkpoint=options.checkpoint)
         api = await asyncio.to_thread(create_app, settings, caller.stages(), caller.readiness)
-        host, _, port = options.listen.rpartition(":")
+        host, port = _host_and_port(options.listen)
         limits = HttpLimits(drain_seconds=round(options.drain_seconds))
-        bound = await stack.enter_async_context(serving_http(api, host.strip("[]"), int(port), limits))
+        bound = await stack.enter_async_context(serving_http(api, host, port, limits))
         _LOG.info("The gateway serves on port %d.", bound)
         await stop.wait()
         _LOG.info("Draining.")
         api.state.readiness.is_draining = True
+
+
+def _host_and_port(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InvalidInput(f"--listen: expected host:port, such as 0.0.0.0:8000; came {listen}.")
+    return host.strip("[]"), int(port)
 
 
 def _observe(stack: AsyncExitStack, stage: str, options: StageOptions) -> None:

@@ -16,7 +16,7 @@ from antiphon.errors import Unavailable
 from antiphon.hosting.server_calls import ActiveCalls, CallInterceptor
 from antiphon.hosting.service import HostedService
 from antiphon.wire import errors
-from antiphon.wire.channels import MAX_MESSAGE_BYTES
+from antiphon.wire.channels import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class ServerLimits:
         return [
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_metadata_size", MAX_METADATA_BYTES),
             ("grpc.max_concurrent_streams", 2 * self.max_active_calls),  # beyond ours, a call would wait unseen
             ("grpc.http2.min_ping_interval_without_data_ms", self.min_ping_interval_ms),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", self.min_ping_interval_ms),
@@ -52,6 +53,7 @@ class RunningServer:
     _server: grpc.aio.Server
     _health: Any
     _watch: asyncio.Task[None] | None = field(default=None)
+    _broken: set[str] = field(default_factory=set)
 
     async def drain(self, grace_seconds: float | None = None) -> None:
         """Reports NOT_SERVING, refuses new calls and lets the open ones finish, up to the grace. Idempotent."""
@@ -67,11 +69,22 @@ class RunningServer:
 
     async def report_health(self) -> None:
         """Per service, and under the empty name for all of them."""
-        statuses = {service.grpc_service: _status(service) for service in self.services}
+        statuses = {service.grpc_service: self._status(service) for service in self.services}
         serving = health_pb2.HealthCheckResponse.SERVING
         worst = next((status for status in statuses.values() if status != serving), serving)
         for name, status in {**statuses, "": worst}.items():
             await self._health.set(name, status)
+
+    def _status(self, service: HostedService) -> Any:
+        try:
+            service.check()
+        except Exception:
+            if service.stage not in self._broken:  # said once, not at every look
+                _LOG.exception("The %s service cannot answer any more.", service.stage)
+            self._broken.add(service.stage)
+            return health_pb2.HealthCheckResponse.NOT_SERVING
+        self._broken.discard(service.stage)
+        return health_pb2.HealthCheckResponse.SERVING
 
     async def watch_health(self) -> None:
         while True:
@@ -137,12 +150,3 @@ async def _stop(running: RunningServer) -> None:
     if running._watch is not None:
         with suppress(asyncio.CancelledError):
             await running._watch
-
-
-def _status(service: HostedService) -> Any:
-    try:
-        service.check()
-    except Exception:
-        _LOG.exception("The %s service cannot answer any more.", service.stage)
-        return health_pb2.HealthCheckResponse.NOT_SERVING
-    return health_pb2.HealthCheckResponse.SERVING

@@ -141,8 +141,11 @@ def stage_application(make_service: Callable[[], HostedService], arguments: Stag
     return deployment.bind(make_service, tunables)
 
 
-def placement(scale: Scale) -> dict[str, Any]:
-    """The part of a deployment's options that follows from its scale."""
+def placement(scale: Scale, *, records_calls: bool = True) -> dict[str, Any]:
+    """The part of a deployment's options that follows from its scale.
+
+    `records_calls`: its replicas record their calls; otherwise Serve counts the requests that it passes to them.
+    """
     options: dict[str, Any] = {
         "max_ongoing_requests": _CONTROL_CALLS,
         "max_surge_percent": 100,  # an update starts the new replica before it stops the old one
@@ -154,21 +157,25 @@ def placement(scale: Scale) -> dict[str, Any]:
         },
     }
     if scale.max_replicas > scale.min_replicas:
-        return options | {"autoscaling_config": _autoscaling(scale)}
+        return options | {"autoscaling_config": _autoscaling(scale, records_calls)}
     return options | {"num_replicas": scale.min_replicas}
 
 
-def _autoscaling(scale: Scale) -> AutoscalingConfig:
-    policy = f"{autoscaling.CallsPolicy.__module__}:{autoscaling.CallsPolicy.__qualname__}"
-    return AutoscalingConfig(
+def _autoscaling(scale: Scale, records_calls: bool) -> AutoscalingConfig:
+    config = AutoscalingConfig(
         min_replicas=scale.min_replicas,
         max_replicas=scale.max_replicas,
+        target_ongoing_requests=scale.calls_per_replica,
         metrics_interval_s=1.0,
         look_back_period_s=3.0,
         upscale_delay_s=scale.upscale_delay_seconds,
         downscale_delay_s=scale.downscale_delay_seconds,
-        policy=AutoscalingPolicy(policy_function=policy, policy_kwargs={"calls_per_replica": scale.calls_per_replica}),
     )
+    if not records_calls:
+        return config
+    path = f"{autoscaling.CallsPolicy.__module__}:{autoscaling.CallsPolicy.__qualname__}"
+    policy = AutoscalingPolicy(policy_function=path, policy_kwargs={"calls_per_replica": scale.calls_per_replica})
+    return AutoscalingConfig(**config.model_dump(exclude={"policy"}), policy=policy)
 
 
 def ray_directory() -> ReplicaDirectory:

@@ -28,6 +28,7 @@ Attributes = Mapping[str, AttributeValue]
 _TRACER: Final = "antiphon"
 _FLUSH_MS: Final = 3_000
 _SEND_EVERY_MS: Final = 1_000
+_MAX_HEADER_CHARACTERS: Final = 4096
 
 
 class Destinations(SpanProcessor):
@@ -164,8 +165,9 @@ def context_to_metadata(context: Context | None = None) -> tuple[tuple[str, str]
 
 
 def context_from_headers(headers: Mapping[str, str]) -> Context:
-    """Headers of HTTP or metadata of gRPC, keys in lower case."""
-    return propagate.extract(headers)
+    """Headers of HTTP or metadata of gRPC, keys in lower case. Overlong ones would not fit into the next call."""
+    bounded = {key: value for key, value in headers.items() if len(value) <= _MAX_HEADER_CHARACTERS}
+    return propagate.extract(bounded)
 
 
 def _otlp_wanted() -> bool:

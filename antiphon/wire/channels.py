@@ -8,6 +8,7 @@ from typing import Final
 import grpc
 
 MAX_MESSAGE_BYTES: Final = 64 << 20
+MAX_METADATA_BYTES: Final = 32 << 10
 
 _SPREAD_OVER_HOSTS: Final = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
@@ -24,6 +25,7 @@ class ChannelLimits:
         return [
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_metadata_size", MAX_METADATA_BYTES),
             ("grpc.keepalive_time_ms", self.keepalive_every_ms),
             ("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("grpc.http2.max_pings_without_data", 0),

@@ -91,8 +91,8 @@ class StageCaller:
     ) -> AsyncGenerator[ResponseT, None]:
         """As long as nothing was answered, another address answers for one that cannot."""
         tried: list[str] = []
+        address = await self._locate(method.stage, tried, deadline)
         while True:
-            address = await self._locate(method.stage, tried, deadline)
             tried.append(address)
             attempt = calls.stream(self._channels.to(address), method, requests.read(), deadline, span)
             try:
@@ -104,15 +104,16 @@ class StageCaller:
             except (Unavailable, AtCapacity) as error:
                 if not requests.can_replay or len(tried) >= self._limits.attempts:
                     raise
-                await self._pause(method.stage, tried, error)
+                address = await self._after(error, method.stage, tried, deadline)
 
-    async def _pause(self, stage: StageName, tried: list[str], error: AntiphonError) -> None:
+    async def _after(self, error: AntiphonError, stage: StageName, tried: list[str], deadline: float) -> str:
         """A full stage is asked again only elsewhere; one that is away may come back where it was."""
-        if await self._directory.locate(stage, avoiding=tried) not in tried:
-            return
-        if isinstance(error, AtCapacity):
-            raise error
-        await asyncio.sleep(self._limits.retry_pause_seconds * len(tried))
+        address = await self._locate(stage, tried, deadline)
+        if address in tried:
+            if isinstance(error, AtCapacity):
+                raise error
+            await asyncio.sleep(self._limits.retry_pause_seconds * len(tried))
+        return address
 
     async def _locate(self, stage: StageName, tried: list[str], deadline: float) -> str:
         try:

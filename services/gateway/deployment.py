@@ -49,7 +49,9 @@ class GatewayReplica:
 
 
 def build(arguments: GatewayArguments) -> serve.Application:
-    options: dict[str, Any] = placement(arguments.scale) | {"max_ongoing_requests": _ONGOING_REQUESTS}
+    options: dict[str, Any] = placement(arguments.scale, records_calls=False) | {
+        "max_ongoing_requests": _ONGOING_REQUESTS
+    }
     deployment = serve.deployment(
         GatewayReplica, name="ingress", graceful_shutdown_timeout_s=arguments.drain_seconds, **options
     )

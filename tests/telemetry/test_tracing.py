@@ -76,6 +76,15 @@ def test_headers_that_are_not_a_context_begin_a_new_trace(ring: SpanRing) -> Non
     assert [span.parent_id for span in ring.spans()] == [None] * 3
 
 
+def test_overlong_headers_are_left_behind(ring: SpanRing) -> None:
+    header = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    arrived = tracing.context_from_headers({"traceparent": header, "baggage": "a=" + "x" * 5000})
+    with tracing.span("server", parent=arrived):
+        carried = dict(tracing.context_to_metadata())
+    assert set(carried) == {"traceparent"}
+    assert ring.spans()[0].trace_id == "ab" * 16
+
+
 def test_a_parent_that_was_not_sampled_keeps_its_trace_silent(ring: SpanRing) -> None:
     header = f"00-{'ab' * 16}-{'cd' * 8}-00"
     with tracing.span("server", parent=tracing.context_from_headers({"traceparent": header})), tracing.span("inner"):
