@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, Literal, TypeVar
+
+import torch
 
 from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable
 
@@ -28,7 +30,7 @@ class _Ticket(Generic[JobT, ResultT]):
     number: int
     job: JobT = field(compare=False)
     answer: "asyncio.Future[ResultT]" = field(compare=False)
-    hung_up: bool = field(compare=False, default=False)
+    waits: bool = field(compare=False, default=True)
 
     def give(self, result: ResultT) -> None:
         self._settle(partial(self.answer.set_result, result))
@@ -60,9 +62,9 @@ class Batcher(Generic[JobT, ResultT]):
         self._max_batch = max_batch
         self._name = name
         self._queue: list[_Ticket[JobT, ResultT]] = []
-        self._live: set[int] = set()
         self._arrivals = 0
         self._phase: Literal["open", "draining", "closed"] = "open"
+        self._failure: InternalError | None = None
         self._lock = threading.Lock()
         self._work_came = threading.Condition(self._lock)
         self._work_ended = threading.Condition(self._lock)
@@ -83,7 +85,12 @@ class Batcher(Generic[JobT, ResultT]):
 
     def waiting(self) -> int:
         with self._lock:
-            return len(self._live)
+            return len(self._queue)
+
+    def check(self) -> None:
+        """Raises why the worker broke, if it did."""
+        if self._failure is not None:
+            raise self._failure
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
         """Refuses new jobs, lets waiting ones finish for so long, fails the rest with Unavailable, ends the thread."""
@@ -96,54 +103,74 @@ class Batcher(Generic[JobT, ResultT]):
         with self._lock:
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
-            if len(self._live) >= self._max_waiting:
+            if len(self._queue) >= self._max_waiting:
                 raise AtCapacity(f"All {self._max_waiting} places in the queue of the {self._name} are taken.")
             ticket = _Ticket(deadline, self._arrivals, job, answer)
             self._arrivals += 1
-            self._live.add(ticket.number)
             heappush(self._queue, ticket)
             self._work_came.notify()
         return ticket
 
     def _hang_up(self, ticket: _Ticket[JobT, ResultT]) -> None:
+        """A job that has not begun goes, and all that it holds: nobody waits for it."""
         with self._lock:
-            ticket.hung_up = True
-            self._live.discard(ticket.number)
+            if ticket.waits:
+                self._queue.remove(ticket)
+                heapify(self._queue)
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            try:
-                results = self._compute([ticket.job for ticket in batch])
-                if len(results) != len(batch):
-                    raise InternalError(f"Expected {len(batch)} results of the {self._name}; it gave {len(results)}.")
-            except Exception as error:
-                self._fail(batch, self._as_family(error))
-            else:
-                for ticket, result in zip(batch, results, strict=True):
-                    ticket.give(result)
-            with self._lock:
-                self._work_ended.notify_all()
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """False at the end. Nothing of the jobs outlives it, however long the next ones are waited for."""
+        batch = self._next_batch()
+        if not batch:
+            return False
+        try:
+            results = self._compute([ticket.job for ticket in batch])
+            if len(results) != len(batch):
+                raise InternalError(f"Expected {len(batch)} results of the {self._name}; it gave {len(results)}.")
+        except torch.AcceleratorError as error:
+            self._break(batch, error)
+        except Exception as error:
+            self._fail(batch, self._as_family(error))
+        else:
+            for ticket, result in zip(batch, results, strict=True):
+                ticket.give(result)
+        with self._lock:
+            self._work_ended.notify_all()
+        return True
 
     def _next_batch(self) -> list[_Ticket[JobT, ResultT]]:
-        """The most urgent jobs that somebody still waits for; empty means the end."""
+        """The most urgent jobs; empty means the end."""
         with self._lock:
             while self._phase != "closed":
-                batch: list[_Ticket[JobT, ResultT]] = []
-                now = time.monotonic()
-                while self._queue and len(batch) < self._max_batch:
-                    ticket = heappop(self._queue)
-                    if ticket.hung_up:
-                        continue
-                    self._live.discard(ticket.number)
-                    if ticket.deadline < now:
-                        ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
-                    else:
-                        batch.append(ticket)
-                if batch:
+                if batch := self._popped():
                     return batch
                 self._work_ended.notify_all()
                 self._work_came.wait()
         return []
+
+    def _popped(self) -> list[_Ticket[JobT, ResultT]]:
+        """Under the lock. A job that is too late fails instead."""
+        batch: list[_Ticket[JobT, ResultT]] = []
+        now = time.monotonic()
+        while self._queue and len(batch) < self._max_batch:
+            ticket = heappop(self._queue)
+            ticket.waits = False
+            if ticket.deadline < now:
+                ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
+            else:
+                batch.append(ticket)
+        return batch
+
+    def _break(self, batch: list[_Ticket[JobT, ResultT]], error: torch.AcceleratorError) -> None:
+        """The device is lost: whatever is computed after that fails too."""
+        _log.error("The %s broke.", self._name, exc_info=error)
+        self._failure = InternalError(f"The {self._name} broke and takes no more work: AcceleratorError: {error}")
+        self._fail(batch, self._failure)
+        self._close(self._failure)
 
     def _fail(self, batch: list[_Ticket[JobT, ResultT]], error: AntiphonError) -> None:
         for ticket in batch:
@@ -159,14 +186,20 @@ class Batcher(Generic[JobT, ResultT]):
 
     def _drain_and_close(self, drain_seconds: float) -> None:
         with self._lock:
-            self._work_ended.wait_for(lambda: not self._live, drain_seconds)
-            self._phase = "closed"
-            left, self._queue = self._queue, []
-            self._live.clear()
-            self._work_came.notify_all()
-        self._fail([ticket for ticket in left if not ticket.hung_up], Unavailable(f"The {self._name} stopped."))
+            self._work_ended.wait_for(lambda: not self._queue, drain_seconds)
+        self._close(Unavailable(f"The {self._name} stopped."))
         if self._thread.is_alive():
             self._thread.join()
+
+    def _close(self, error: AntiphonError) -> None:
+        """Fails what waits, and lets the thread end."""
+        with self._lock:
+            self._phase = "closed"
+            left, self._queue = self._queue, []
+            for ticket in left:
+                ticket.waits = False
+            self._work_came.notify_all()
+        self._fail(left, error)
 
 
 def _unless_done(future: "asyncio.Future[ResultT]", answer: Callable[[], None]) -> None:

@@ -42,6 +42,10 @@ class CodecEngine:
     def waiting(self) -> int:
         return self._worker.waiting()
 
+    def check(self) -> None:
+        """Raises when it cannot answer any more."""
+        self._worker.check()
+
     async def start(self) -> None:
         """Loads the model, which takes a moment, and starts the worker thread."""
         self._model = await asyncio.to_thread(self._load)

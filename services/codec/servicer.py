@@ -28,6 +28,7 @@ def host(settings: CodecSettings) -> HostedService:
         add_to_server=lambda server: methods.DECODE.add_to_server(server, servicer.decode),
         start=engine.start,
         close=engine.close,
+        check=engine.check,
         load=lambda: ServiceLoad(waiting=engine.waiting()),
     )
 

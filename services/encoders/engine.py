@@ -55,6 +55,11 @@ class EncodersEngine:
     def waiting(self) -> int:
         return 0 if self._workers is None else self._workers.waiting()
 
+    def check(self) -> None:
+        """Raises when it cannot answer any more."""
+        if self._workers is not None:
+            self._workers.check()
+
     async def start(self) -> None:
         """Loads both models, which takes a while, and starts the threads."""
         self._workers = await asyncio.to_thread(Workers.load, self.settings, self._config, self.preprocessor)

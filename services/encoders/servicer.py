@@ -35,6 +35,7 @@ def host(settings: EncodersSettings) -> HostedService:
         add_to_server=lambda server: methods.ENCODE.add_to_server(server, servicer.encode),
         start=engine.start,
         close=engine.close,
+        check=engine.check,
         load=lambda: ServiceLoad(waiting=engine.waiting()),
     )
 

@@ -64,6 +64,11 @@ class Workers:
     def waiting(self) -> int:
         return sum(reader.waiting() for reader in self.readers) + self.audio.waiting() + self.vision.waiting()
 
+    def check(self) -> None:
+        """Raises when a model cannot compute any more."""
+        self.audio.check()
+        self.vision.check()
+
     def start(self) -> None:
         for reader in self.readers:
             reader.start()

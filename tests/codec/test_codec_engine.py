@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from antiphon.errors import AtCapacity, InvalidInput, Unavailable
-from antiphon.model.code2wav import Code2Wav
+from antiphon.errors import AtCapacity, InternalError, InvalidInput, Unavailable
+from antiphon.model.code2wav import Code2Wav, Code2WavStream
 from antiphon.model.config import OmniConfig
 from antiphon.model.weights import Checkpoint
 from services.codec.config import CodecSettings
@@ -111,3 +111,15 @@ async def test_a_failure_overtakes_the_frames_that_wait() -> None:
     await inbox.end(InvalidInput("broken"))
     with pytest.raises(InvalidInput, match="broken"):
         await inbox.take(1)
+
+
+async def test_a_lost_device_is_told_to_whoever_watches(engine: CodecEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*_: object) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    engine.check()
+    monkeypatch.setattr(Code2WavStream, "push", lose)
+    with engine.open() as speech, pytest.raises(InternalError, match="The codec broke"):
+        await speech.push(draw_codes(1).numpy())
+    with pytest.raises(InternalError, match="The codec broke"):
+        engine.check()

@@ -1,12 +1,15 @@
 """The batcher: urgency, batches, and jobs that nobody waits for any more."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
+import torch
 
 from antiphon.engine.batcher import Batcher
 from antiphon.errors import AtCapacity, DeadlineExceeded, InternalError, Unavailable
@@ -20,6 +23,7 @@ class Doubling:
         self.began = threading.Event()
         self._may_end = threading.Event()
         self._may_end.set()
+        self.breaks: Exception | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -33,6 +37,8 @@ class Doubling:
         self.batches.append(jobs)
         self.began.set()
         assert self._may_end.wait(10)
+        if self.breaks is not None:
+            raise self.breaks
         if -1 in jobs:
             raise RuntimeError("no negative numbers")
         return [2 * job for job in jobs]
@@ -93,6 +99,60 @@ async def test_a_job_whose_caller_hung_up_is_never_run() -> None:
         await busy
         assert await batcher.run(5) == 10
     assert compute.batches == [[0], [5]]
+
+
+class Heavy:
+    """A job that can be watched; doubled it is 2."""
+
+    def __rmul__(self, factor: int) -> int:
+        return factor
+
+
+async def test_nothing_is_kept_of_a_job_that_is_over() -> None:
+    """Whether nobody waits for it any more, and others are busy, or it was done, and no other follows."""
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            left = Heavy()
+            task = asyncio.create_task(batcher.run(left))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            gone = weakref.ref(left)
+            del left, task
+            await asyncio.sleep(0)
+            gc.collect()
+            assert gone() is None
+        await busy
+        done = Heavy()
+        gone = weakref.ref(done)
+        assert await batcher.run(done) == 2
+        compute.batches.clear()
+        del done
+        gc.collect()
+        async with asyncio.timeout(10):
+            while gone() is not None:  # noqa: ASYNC110 (let go of on the worker thread)
+                await asyncio.sleep(0.001)
+
+
+async def test_a_lost_device_ends_the_worker_and_says_so() -> None:
+    """No later job can succeed: whoever watches over the stage must learn that, and nobody may be let in."""
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        batcher.check()
+        with compute.held():
+            compute.breaks = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+            busy = await occupied(batcher, compute)
+            waiting = asyncio.create_task(batcher.run(1))
+            await asyncio.sleep(0)
+        for task in (busy, waiting):
+            with pytest.raises(InternalError, match="The doubler broke and takes no more work: AcceleratorError: CUDA"):
+                await task
+        with pytest.raises(InternalError, match="The doubler broke"):
+            batcher.check()
+        with pytest.raises(Unavailable):
+            await batcher.run(2)
 
 
 async def test_a_job_that_is_too_late_is_never_run() -> None:
