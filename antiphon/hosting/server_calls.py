@@ -139,7 +139,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             async with aclosing(handler(requests, context)) as responses:
                 async for response in responses:
                     call.saw(response)
-                    await context.write(response)
+                    await _write(context, response)
             return None
         except BaseException as error:
             await _raise_if_cancelled(error)
@@ -159,6 +159,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         )
         for name, start_ns, end_ns in _phases(call.stage, call.started_ns, call.timings):
             tracing.record(name, start_ns, end_ns)
+
+
+async def _write(context: Any, response: Any) -> None:
+    """Into a call that has just ended it fails a moment before the cancellation comes."""
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 @contextmanager

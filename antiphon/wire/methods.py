@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
+from antiphon.errors import InvalidInput
 from antiphon.telemetry.names import StageName
 from antiphon.v1 import codec_service_pb2, encoder_service_pb2, talker_service_pb2, thinker_service_pb2
 from antiphon.v1.codec_service_pb2 import DecodeRequest, DecodeResponse
@@ -54,10 +55,21 @@ def _method(
         service=descriptor.full_name,
         full_name=f"{descriptor.full_name}/{method.name}",
         encode_request=request.SerializeToString,
-        decode_request=request.FromString,
+        decode_request=_reader(request),
         encode_response=response.SerializeToString,
         decode_response=response.FromString,
     )
+
+
+def _reader(request: type[RequestT]) -> Callable[[bytes], RequestT]:
+    def read(data: bytes) -> RequestT:
+        try:
+            return request.FromString(data)
+        except DecodeError:
+            name = request.DESCRIPTOR.full_name
+            raise InvalidInput(f"Expected a message {name}; came {len(data)} bytes that are none.") from None
+
+    return read
 
 
 ENCODE: Final = _method("encoders", encoder_service_pb2, "EncoderService", "Encode", EncodeRequest, EncodeResponse)

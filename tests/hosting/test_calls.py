@@ -4,16 +4,22 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from pathlib import Path
+from types import SimpleNamespace
 
+import grpc
 import numpy as np
 import pytest
 
 from antiphon import errors
+from antiphon.hosting.server_calls import ActiveCalls, CallInterceptor
 from antiphon.telemetry import names, tracing
+from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.span_records import SpanRecord, SpanRing
 from antiphon.v1.encoder_service_pb2 import EncodeInputEnd, EncodeRequest, EncodeStart, MediaChunk, MediaItem
 from antiphon.v1.media_pb2 import MODALITY_AUDIO
 from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse
+from antiphon.wire import methods
 from antiphon.wire.clients import CallLimits
 from antiphon.wire.fakes import Behaviour, FakeCodec, FakeEncoders, FakeTalker, FakeThinker, fake_stages
 from antiphon.wire.stages import Stages
@@ -181,6 +187,43 @@ async def test_a_server_that_ends_early_is_understood_while_requests_are_still_b
                 else:
                     with pytest.raises(errors.TooLarge):
                         await drained(answers)
+
+
+async def test_bytes_that_are_no_message_are_the_callers_fault(opened: Opener, tmp_path: Path) -> None:
+    async with opened(fake_stages()), grpc.aio.insecure_channel(f"unix:{tmp_path}/stages.sock") as channel:
+        for method in (methods.ENCODE, methods.GENERATE, methods.SPEAK, methods.DECODE):
+            call = channel.stream_stream(method.path, None, None)(iter([b"\xff\xff\xff\xff"]))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert f"Expected a message antiphon.v1.{method.full_name.rpartition('/')[2]}Request" in str(caught.value)
+
+
+class GoneContext:
+    """Of a call whose client has just gone: grpc.aio lets writes fail until its cancellation arrives."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def write(self, _: object) -> None:
+        raise grpc.aio.InternalError("the call is over")
+
+
+async def test_an_answer_that_meets_the_end_of_its_call_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    async def speak(*_: object) -> AsyncIterator[SpeakResponse]:
+        yield SpeakResponse(end=SpeakEnd())
+
+    async def found(_: object) -> object:
+        return grpc.stream_stream_rpc_method_handler(speak)
+
+    interceptor = CallInterceptor({methods.SPEAK.service: "talker"}, ActiveCalls(1), Metrics())
+    answer = await interceptor.intercept_service(found, SimpleNamespace(method=methods.SPEAK.path))
+    with pytest.raises(asyncio.CancelledError):
+        await answer.stream_stream(requests.speak(), GoneContext())
+    assert not caplog.text
 
 
 async def test_a_defect_tells_its_trace_and_nothing_else(
