@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,23 +128,18 @@ async def _serve_stage(stage: HostedStage, options: StageOptions) -> None:
 
 
 async def _serve_gateway(directory: StaticDirectory, options: StageOptions) -> None:
-    from antiphon.hosting.http_server import HttpLimits, serving_http
-    from services.gateway.app import create_app
-    from services.gateway.config import GatewaySettings
+    from services.gateway.serving import serving_gateway
 
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stop_signals())
         _observe(stack, "gateway", options)
         caller = await stack.enter_async_context(StageCaller(directory))
-        settings = GatewaySettings(checkpoint=options.checkpoint)
-        api = await asyncio.to_thread(create_app, settings, caller.stages(), caller.readiness)
-        host, port = _host_and_port(options.listen)
-        limits = HttpLimits(drain_seconds=round(options.drain_seconds))
-        bound = await stack.enter_async_context(serving_http(api, host, port, limits))
-        _LOG.info("The gateway serves on port %d.", bound)
+        address = _host_and_port(options.listen)
+        gateway = serving_gateway(options.checkpoint, caller, address, options.drain_seconds)
+        port = await stack.enter_async_context(gateway)
+        _LOG.info("The gateway serves on port %d.", port)
         await stop.wait()
         _LOG.info("Draining.")
-        api.state.readiness.is_draining = True
 
 
 def _host_and_port(listen: str) -> tuple[str, int]:
@@ -160,11 +155,11 @@ def _observe(stack: AsyncExitStack, stage: str, options: StageOptions) -> None:
     stack.enter_context(serving_metrics(options.metrics_port))
 
 
-def _run(main: Callable[[], object]) -> None:
+def _run(main: Callable[[], Coroutine[None, None, None]]) -> None:
     """A fault that the operator can mend is told in a sentence, without a traceback."""
     antiphon_logging.configure(os.environ.get("ANTIPHON_LOG_LEVEL", "INFO"))
     try:
-        asyncio.run(main())  # type: ignore[arg-type]
+        asyncio.run(main())
     except (AntiphonError, BaseExceptionGroup) as error:
         known = family_member(error)
         if known is None:

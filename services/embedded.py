@@ -2,19 +2,19 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from antiphon.hosting.grpc_server import ServerLimits, serving
-from antiphon.hosting.http_server import HttpLimits, serving_http
 from antiphon.hosting.service import HostedService
 from antiphon.telemetry import tracing
 from antiphon.telemetry.span_records import SpanRing
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
+
+ServeGateway = Callable[[Path, StageCaller, tuple[str, int], float], AbstractAsyncContextManager[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class EmbeddedSettings:
     host: str = "127.0.0.1"
     # 0 takes a free one.
     port: int = 0
-    drain_seconds: int = 5
+    drain_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +50,22 @@ async def running_platform(settings: EmbeddedSettings) -> AsyncIterator[Embedded
         stack.push_async_callback(asyncio.to_thread, traced.close)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="antiphon-"))  # only its owner may enter
         address = f"unix:{folder}/stages.sock"
-        services, make_app = await asyncio.to_thread(_parts, settings)
+        services, serving_gateway = await asyncio.to_thread(_parts, settings)
         limits = ServerLimits(drain_seconds=settings.drain_seconds)
         await stack.enter_async_context(serving(services, address, limits))
         directory = StaticDirectory({service.stage: address for service in services})
         caller = await stack.enter_async_context(StageCaller(directory))
-        app = await asyncio.to_thread(make_app, caller)
-        bounds = HttpLimits(drain_seconds=settings.drain_seconds)
-        port = await stack.enter_async_context(serving_http(app, settings.host, settings.port, bounds))
-        stack.callback(setattr, app.state.readiness, "is_draining", True)
+        gateway = serving_gateway(settings.checkpoint, caller, (settings.host, settings.port), settings.drain_seconds)
+        port = await stack.enter_async_context(gateway)
         yield EmbeddedPlatform(f"http://{_reachable(settings.host)}:{port}", services, ring)
 
 
-def _parts(settings: EmbeddedSettings) -> tuple[list[HostedService], Any]:
-    """Imports every stage: seconds, so not on the event loop."""
-    from services.gateway.app import create_app
-    from services.gateway.config import GatewaySettings
+def _parts(settings: EmbeddedSettings) -> tuple[list[HostedService], ServeGateway]:
+    """Imports every stage and the gateway: seconds, so not on the event loop."""
+    from services.gateway.serving import serving_gateway
     from services.hosted import HOSTED_STAGES, hosted_service
 
-    def make_app(caller: StageCaller) -> Any:
-        return create_app(GatewaySettings(checkpoint=settings.checkpoint), caller.stages(), caller.readiness)
-
-    return [hosted_service(stage, settings.checkpoint) for stage in HOSTED_STAGES], make_app
+    return [hosted_service(stage, settings.checkpoint) for stage in HOSTED_STAGES], serving_gateway
 
 
 def _reachable(host: str) -> str:

@@ -29,7 +29,7 @@ from services.gateway.turn_messages import TurnLimits
 def create_app(
     settings: GatewaySettings, stages: Stages, probe: StageProbe = always_ready, metrics: Metrics | None = None
 ) -> FastAPI:
-    """`stages` belong to the caller, who closes them. `app.state.readiness` is the ReadinessCheck of /readyz."""
+    """`stages` belong to the caller, who closes them. Closing `app.state.gate` begins its end."""
     metrics = metrics or process_metrics()
     media_client = httpx.AsyncClient(follow_redirects=False)
 
@@ -54,7 +54,8 @@ def create_app(
             "auto_configure": False,
         },
     )
-    app.state.readiness = ReadinessCheck(probe)
+    app.state.gate = TurnGate(settings, metrics)
+    app.state.readiness = ReadinessCheck(probe, app.state.gate)
     install_handlers(app)
     app.add_middleware(RequestSpan, metrics=metrics)
     _add_routes(app, settings, stages, media_client, metrics)
@@ -79,7 +80,7 @@ def _add_routes(
         conductor=Conductor(stages, PromptBuilder(settings.checkpoint), limits, settings),
         reader=MessageReader(settings, MediaSource(settings, media_client), transcripts),
         transcripts=transcripts,
-        gate=TurnGate(settings, metrics),
+        gate=app.state.gate,
         metrics=metrics,
     )
     app.add_api_route(

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from antiphon.telemetry.metrics import CONTENT_TYPE, Metrics
 from antiphon.telemetry.names import StageName
+from services.gateway.turn_gate import TurnGate
 
 # Asks every stage whether it serves, for instance by grpc.health.v1.
 StageProbe = Callable[[], Awaitable[Mapping[StageName, bool]]]
@@ -27,14 +28,13 @@ class Readiness(BaseModel):
 
 
 class ReadinessCheck:
-    """Ready while every stage serves; a host sets `is_draining` before it stops."""
+    """Ready while every stage serves and turns are let in."""
 
-    def __init__(self, probe: StageProbe) -> None:
-        self._probe = probe
-        self.is_draining = False
+    def __init__(self, probe: StageProbe, gate: TurnGate) -> None:
+        self._probe, self._gate = probe, gate
 
     async def read(self) -> Readiness:
-        if self.is_draining:
+        if self._gate.is_closed:
             return Readiness(status="draining", stages={})
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
@@ -45,7 +45,7 @@ class ReadinessCheck:
 
 
 async def always_ready() -> Mapping[StageName, bool]:
-    """The probe of stages that live in the same process as the gateway."""
+    """The probe of stages that cannot be away, as fakes cannot."""
     return {}
 
 

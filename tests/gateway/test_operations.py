@@ -65,7 +65,7 @@ async def test_it_is_ready_when_every_stage_is(settings: GatewaySettings, fakes:
         stages.clear()
         assert (await client.get("/readyz")).status_code == 503
         stages["thinker"] = True
-        app.state.readiness.is_draining = True
+        await app.state.gate.close(drain_seconds=0)
         response = await client.get("/readyz")
         assert (response.status_code, response.json()["status"]) == (503, "draining")
 
