@@ -1,6 +1,7 @@
 # Every chore has one name, on a laptop and in CI.
 PYTHON ?= python3
 VENV ?= .venv
+HELM ?= helm
 BIN := $(VENV)/bin
 
 .PHONY: ask serve test lint contracts protos chart bench clean
@@ -38,6 +39,10 @@ contracts: $(VENV)/.develops ## the architecture, as import-linter sees it
 
 protos: $(VENV)/.develops ## regenerate antiphon/v1 after editing protos/
 	$(BIN)/pip install --quiet --no-deps --editable .
+
+chart: ## the chart, as helm sees it; needs helm
+	$(HELM) lint charts/antiphon
+	$(HELM) template antiphon charts/antiphon > /dev/null
 
 bench: $(VENV)/.develops ## voice turns on this machine, beside plain transformers
 	$(BIN)/python benchmarks/voice_turn.py --baseline transformers

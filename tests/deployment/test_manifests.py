@@ -1,0 +1,58 @@
+"""The chart and the compose file name the services, ports and options that the code has."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from services.__main__ import app
+from services.hosted import HOSTED_STAGES
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "antiphon"
+COMPONENTS = {*HOSTED_STAGES, "gateway"}
+
+
+@pytest.fixture(scope="module")
+def components() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((CHART / "values.yaml").read_text())["components"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+def options_of(command: str) -> set[str]:
+    commands: Any = get_command(app)
+    return {option for parameter in commands.commands[command].params for option in parameter.opts}
+
+
+def test_both_run_every_service(components: dict[str, dict[str, Any]], composed: dict[str, dict[str, Any]]) -> None:
+    assert components.keys() == composed.keys() == COMPONENTS
+    assert {name for name, component in components.items() if component["grpc"]} == set(HOSTED_STAGES)
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_compose_says_what_the_command_understands(
+    name: str, components: dict[str, dict[str, Any]], composed: dict[str, dict[str, Any]]
+) -> None:
+    command, *arguments = composed[name]["command"]
+    assert command == name
+    assert set(re.findall(r"--[a-z-]+", " ".join(arguments))) <= options_of(name)
+    assert f"0.0.0.0:{components[name]['port']}" in " ".join(arguments)
+
+
+def test_the_chart_says_what_the_commands_understand() -> None:
+    template = (CHART / "templates" / "component.yaml").read_text()
+    written = set(re.findall(r"- (--[a-z-]+)=", template))
+    assert "--drain-seconds" in written
+    for name in COMPONENTS:
+        assert written <= options_of(name), name
+    assert {f"--{stage}" for stage in HOSTED_STAGES} <= options_of("gateway")
+    assert "value: {{ $.Values.metricsPort | quote }}" in template
