@@ -13,8 +13,11 @@ from torch import Tensor
 
 from antiphon.model.config import DecoderConfig
 
-# Decode rows share one padded gather unless the longest context exceeds the shortest by this factor.
+# Decode rows share one padded gather unless the longest context exceeds the shortest by this factor, or the keys are
+# more than so many bytes: while they fit its cache a CPU attends to them several times as fast; elsewhere this bounds
+# the memory.
 PADDING_FACTOR = 4
+_BYTES_AT_ONCE_CPU, _BYTES_AT_ONCE = 2 << 20, 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class PagedKeyValues:
         # Zeros, because padded places are multiplied by a weight of zero, and zero times garbage may be no number.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        bytes_at_once = _BYTES_AT_ONCE_CPU if self.keys.is_cpu else _BYTES_AT_ONCE
+        self.slots_at_once = bytes_at_once // (config.kv_heads * config.head_width * dtype.itemsize)
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         self.keys[layer].index_copy_(0, slots, keys)
@@ -95,7 +100,8 @@ class PackedBatch:
         placed = list(zip(rows, _starts(rows), strict=True))
         slots = [slot for each in rows for slot in _new_slots(each, page_size)]
         prefills = [_prefill(each, start, page_size, like) for each, start in placed if each.row_count > 1]
-        groups = _groups([(each, start) for each, start in placed if each.row_count == 1])
+        single = [(each, start) for each, start in placed if each.row_count == 1]
+        groups = _groups(single, keys_values.slots_at_once) if single else []
         decodes = [_decodes(group, len(slots), page_size, like) for group in groups]
         last_places = [start + each.row_count - 1 for each, start in placed]
         return cls(torch.tensor(slots, device=like.device), last_places, prefills, decodes)
@@ -163,19 +169,19 @@ def _prefill(rows: PackedRows, start: int, page_size: int, like: Tensor) -> _Pre
     return _Prefill(start, stop, context, _additive(allowed, like.dtype))
 
 
-def _groups(single: list[tuple[PackedRows, int]]) -> list[list[tuple[PackedRows, int]]]:
+def _groups(single: list[tuple[PackedRows, int]], slots_at_once: int) -> list[list[tuple[PackedRows, int]]]:
     """Requests of similar context length together, so that one long context does not pad all others."""
+    lengths = [rows.stop_row for rows, _ in single]
+    if max(lengths) <= min(min(lengths) * PADDING_FACTOR, slots_at_once // len(single)):
+        return [single]
     groups: list[list[tuple[PackedRows, int]]] = []
-    for each in sorted(single, key=lambda pair: -pair[0].stop_row) if _uneven(single) else single:
-        if not groups or each[0].stop_row * PADDING_FACTOR < groups[-1][0][0].stop_row:
+    for each in sorted(single, key=lambda pair: -pair[0].stop_row):
+        longest = groups[-1][0][0].stop_row if groups else 0
+        together = bool(groups) and (len(groups[-1]) + 1) * longest <= slots_at_once
+        if not together or each[0].stop_row * PADDING_FACTOR < longest:
             groups.append([])
         groups[-1].append(each)
     return groups
-
-
-def _uneven(single: list[tuple[PackedRows, int]]) -> bool:
-    lengths = [rows.stop_row for rows, _ in single]
-    return bool(lengths) and min(lengths) * PADDING_FACTOR < max(lengths)
 
 
 def _decodes(group: list[tuple[PackedRows, int]], step_rows: int, page_size: int, like: Tensor) -> _Decodes:

@@ -60,11 +60,14 @@ def test_any_mixture_of_chunks_equals_each_sequence_alone(config, chunks, seed):
         torch.testing.assert_close(torch.cat(rows), _alone(queries, keys, values), rtol=1e-5, atol=1e-6)
 
 
-def test_long_and_short_contexts_decode_together(config):
+# At most so many slots are read together: all, those of a few requests, one request's at a time.
+@pytest.mark.parametrize("slots_at_once", [None, 600, 300, 1])
+def test_long_and_short_contexts_decode_together(config, slots_at_once):
     generator = torch.Generator().manual_seed(0)
     lengths = [300, 2, 7, 290, 1]
     inputs = [_draw(length, generator) for length in lengths]
     steps, sequences = PackedSteps(config), [PackedSequence() for _ in lengths]
+    steps.keys_values.slots_at_once = slots_at_once or steps.keys_values.slots_at_once
     for sequence, (queries, keys, values), length in zip(sequences, inputs, lengths, strict=True):
         if length > 1:
             before = slice(0, length - 1)
