@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,9 +107,9 @@ class StageReplica:
         """Serve replaces a replica for which this raises again and again."""
         self._server.check()
 
-    async def report(self) -> dict[str, Any]:
+    async def report(self) -> ReplicaReport:
         waiting = self._service.load().waiting
-        return asdict(ReplicaReport(self.address, self._server.active.total, waiting, self._is_draining))
+        return ReplicaReport(self.address, self._server.active.total, waiting, self._is_draining)
 
     async def __del__(self) -> None:
         """Serve awaits this when no router names the replica any more, before it kills the process."""
@@ -187,6 +186,6 @@ def ray_directory() -> ReplicaDirectory:
         if handle is None:
             handle = handles[stage] = serve.get_deployment_handle(DEPLOYMENT_NAME, app_name=stage)
         answers = await handle.broadcast("report").results_async(timeout_s=_REPORT_SECONDS, return_exceptions=True)
-        return [ReplicaReport(**answer) for answer in answers if not isinstance(answer, BaseException)]
+        return [answer for answer in answers if isinstance(answer, ReplicaReport)]
 
     return ReplicaDirectory(ask)

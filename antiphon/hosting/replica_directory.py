@@ -71,7 +71,8 @@ class ReplicaDirectory:
             await self._read(stage, table)
 
     async def _read(self, stage: StageName, table: _Table) -> None:
-        """One question at a time. A failure keeps what was known: replicas answer calls without whoever lists them."""
+        """One question at a time. A failure, or silence of all, keeps what was known: replicas answer calls without
+        whoever lists them, and also while they are too busy to report."""
         wanted_seconds = time.monotonic()
         async with table.asking:
             if table.asked_seconds > wanted_seconds:
@@ -83,7 +84,7 @@ class ReplicaDirectory:
             except Exception:
                 _LOG.warning("The replicas of the %s could not be asked.", stage, exc_info=True)
                 return
-            table.reports, table.asked_seconds = tuple(reports), began_seconds
+            table.reports, table.asked_seconds = tuple(reports) or table.reports, began_seconds
             table.sent.clear()
 
 

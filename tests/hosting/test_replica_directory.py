@@ -84,6 +84,16 @@ async def test_a_directory_that_cannot_ask_keeps_what_it_knows() -> None:
     await directory.close()
 
 
+async def test_replicas_that_are_too_busy_to_report_are_called_still() -> None:
+    replicas = Replicas([ReplicaReport("a")])
+    directory = ReplicaDirectory(replicas.ask, renew_seconds=0.01)
+    await directory.locate("talker")
+    replicas.reports = []
+    await asyncio.sleep(0.1)
+    assert await directory.locate("talker") == "a"
+    await directory.close()
+
+
 async def test_no_replica_is_unavailable_and_comes_back_by_itself() -> None:
     replicas = Replicas()
     directory = ReplicaDirectory(replicas.ask)
