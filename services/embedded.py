@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from antiphon.hosting.base_url import base_url
 from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.hosting.service import HostedService
 from antiphon.telemetry import tracing
@@ -57,7 +58,7 @@ async def running_platform(settings: EmbeddedSettings) -> AsyncIterator[Embedded
         caller = await stack.enter_async_context(StageCaller(directory))
         gateway = serving_gateway(settings.checkpoint, caller, (settings.host, settings.port), settings.drain_seconds)
         port = await stack.enter_async_context(gateway)
-        yield EmbeddedPlatform(f"http://{_reachable(settings.host)}:{port}", services, ring)
+        yield EmbeddedPlatform(base_url(settings.host, port), services, ring)
 
 
 def _parts(settings: EmbeddedSettings) -> tuple[list[HostedService], ServeGateway]:
@@ -66,10 +67,3 @@ def _parts(settings: EmbeddedSettings) -> tuple[list[HostedService], ServeGatewa
     from services.hosted import HOSTED_STAGES, hosted_service
 
     return [hosted_service(stage, settings.checkpoint) for stage in HOSTED_STAGES], serving_gateway
-
-
-def _reachable(host: str) -> str:
-    """An address that listens everywhere is reached here."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from antiphon.hosting.base_url import base_url
 from antiphon.hosting.free_port import free_port
 from antiphon.hosting.ray_cluster import RayHost, deployed
 from antiphon.hosting.ray_serve import Scale, StageArguments
@@ -41,7 +42,7 @@ async def ray_platform(settings: RaySettings) -> AsyncIterator[str]:
     }
     host = RayHost(address=settings.ray_address, http_host=settings.host, http_port=port)
     async with deployed(applications, "gateway", host):
-        yield f"http://{settings.host}:{port}"
+        yield base_url(settings.host, port)
 
 
 def _scale() -> Scale:

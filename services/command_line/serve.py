@@ -56,7 +56,8 @@ def serve(
     notes = Console(stderr=True)
     antiphon_logging.configure(os.environ.get("ANTIPHON_LOG_LEVEL", "WARNING"))
     try:
-        asyncio.run(_serve(ServeOptions(checkpoint or default_checkpoint(), host, port, on, ray_address), notes))
+        found = (checkpoint or default_checkpoint()).resolve()  # its name is the model's, also of "."
+        asyncio.run(_serve(ServeOptions(found, host, port, on, ray_address), notes))
     except (AntiphonError, BaseExceptionGroup) as error:
         known = family_member(error)
         if known is None:
