@@ -5,9 +5,10 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from antiphon.errors import Unavailable
 
@@ -44,7 +45,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving_http(app: Any, host: str, port: int, limits: HttpLimits | None = None) -> AsyncIterator[int]:
+async def serving_http(app: ASGIApp, host: str, port: int, limits: HttpLimits | None = None) -> AsyncIterator[int]:
     """Gives the real port once requests are accepted (port 0 takes a free one); at the end drains."""
     with _bound(host, port) as bound:
         server = _Server(_config(app, limits or HttpLimits()))
@@ -60,7 +61,7 @@ async def serving_http(app: Any, host: str, port: int, limits: HttpLimits | None
                 await running
 
 
-def _config(app: Any, limits: HttpLimits) -> uvicorn.Config:
+def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,

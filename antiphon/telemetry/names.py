@@ -8,9 +8,7 @@ STAGES: Final[tuple[StageName, ...]] = ("gateway", "encoders", "thinker", "exper
 
 # Spans inside a stage. A turn's root span is the HTTP server's; a call is a client span and a server span named
 # "package.Service/Method".
-SPAN_TURN: Final = "turn"
 SPAN_QUEUE: Final = "queue"
-SPAN_PREPROCESS: Final = "preprocess"
 SPAN_ENCODE: Final = "encode"
 SPAN_PREFILL: Final = "prefill"
 SPAN_DECODE: Final = "decode"
@@ -26,14 +24,12 @@ STAGE: Final = "antiphon.stage"
 FIRST_PACKET_PART: Final = "antiphon.first_packet.{part}_ms"
 FIRST_PACKET_TOTAL: Final = "antiphon.first_packet.total_ms"
 FRAME_COUNT: Final = "antiphon.frame_count"
-AUDIO_SECONDS: Final = "antiphon.audio_seconds"
 # What a client read in `x-request-id`.
 REQUEST_ID: Final = "antiphon.request_id"
 ERROR_TYPE: Final = "error.type"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 HTTP_ROUTE: Final = "http.route"
 HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
-URL_PATH: Final = "url.path"
 RPC_SYSTEM_NAME: Final = "rpc.system.name"
 RPC_METHOD: Final = "rpc.method"
 RPC_RESPONSE_STATUS_CODE: Final = "rpc.response.status_code"

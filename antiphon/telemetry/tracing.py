@@ -138,17 +138,15 @@ def mark_failed(opened: Span, error: BaseException) -> None:
     opened.set_status(Status(StatusCode.ERROR))
 
 
-def record(
-    name: str, start_ns: int, end_ns: int, attributes: Attributes | None = None, parent: Context | None = None
-) -> None:
+def record(name: str, start_ns: int, end_ns: int) -> None:
     """A span of something that is already over; times in nanoseconds since the epoch."""
-    opened = trace.get_tracer(_TRACER).start_span(name, parent, attributes=attributes, start_time=start_ns)
+    opened = trace.get_tracer(_TRACER).start_span(name, start_time=start_ns)
     opened.end(end_ns)
 
 
-def first_event(opened: Span, name: str, attributes: Attributes | None = None) -> None:
+def first_event(opened: Span, name: str) -> None:
     """Adds the event now; call it once, at the first output of a stream."""
-    opened.add_event(name, attributes)
+    opened.add_event(name)
 
 
 def current_trace_id() -> str | None:

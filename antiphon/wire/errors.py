@@ -18,7 +18,8 @@ CODE_KEY: Final = "antiphon-error-code"
 PARAM_KEY: Final = "antiphon-error-param"
 RETRY_AFTER_KEY: Final = "antiphon-error-retry-after-seconds"
 
-MAX_DETAILS_CHARACTERS: Final = 1024  # trailing headers share 8 KiB, and a character may take nine bytes there
+# Message and param share MAX_METADATA_BYTES of a channel, and a character may take twelve bytes there.
+MAX_DETAILS_CHARACTERS: Final = 1024
 
 _STATUS_OF: Final[dict[type[AntiphonError], grpc.StatusCode]] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,

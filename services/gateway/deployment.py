@@ -1,5 +1,6 @@
 """The gateway as a Ray Serve application: ASGI behind Serve's HTTP proxy, the stages found through their handles."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,7 @@ class GatewayReplica:
         """Serve awaits this when every request that it proxied is over."""
         await self._caller.close()
         await self._directory.close()
-        self._traced.close()
+        await asyncio.to_thread(self._traced.close)
 
 
 def build(arguments: GatewayArguments) -> serve.Application:

@@ -129,7 +129,7 @@ async def test_spans_reach_a_collector_by_the_standard_variables(monkeypatch: py
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         ring = SpanRing()
         traced = tracing.configure("antiphon-test", ring)
-        with tracing.span("turn", {names.STAGE: "gateway", names.AUDIO_SECONDS: 1.5}, kind=SpanKind.SERVER) as turn:
+        with tracing.span("turn", {names.STAGE: "gateway", names.FRAME_COUNT: 15}, kind=SpanKind.SERVER) as turn:
             tracing.first_event(turn, names.EVENT_FIRST_PCM)
             with pytest.raises(ValueError, match="x"), tracing.span("inner", {"count": 3, "flags": [1, 2]}):
                 raise ValueError("x")
@@ -138,7 +138,7 @@ async def test_spans_reach_a_collector_by_the_standard_variables(monkeypatch: py
     (finished,) = assembly.take_finished(0.0)
     turn_record = next(span for span in finished if span.name == "turn")
     inner_record = next(span for span in finished if span.name == "inner")
-    assert turn_record.attributes[names.AUDIO_SECONDS] == 1.5
+    assert turn_record.attributes[names.FRAME_COUNT] == 15
     assert [event.name for event in turn_record.events] == [names.EVENT_FIRST_PCM]
     assert (turn_record.kind, turn_record.service, inner_record.failed) == ("server", ring.spans()[0].service, True)
     assert (turn_record.start_ns, turn_record.end_ns) == (ring.spans()[1].start_ns, ring.spans()[1].end_ns)
