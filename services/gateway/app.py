@@ -18,6 +18,7 @@ from services.gateway.health import ReadinessCheck, StageProbe, always_ready, he
 from services.gateway.media_source import MediaSource
 from services.gateway.messages import MessageReader
 from services.gateway.models import models_router
+from services.gateway.request_body import BodyRoom
 from services.gateway.request_span import RequestSpan
 from services.gateway.served_model import read_served_model
 from services.gateway.transcripts import MemoryTranscripts
@@ -81,6 +82,7 @@ def _add_routes(
         reader=MessageReader(settings, MediaSource(settings, media_client), transcripts),
         transcripts=transcripts,
         gate=app.state.gate,
+        bodies=BodyRoom(settings),
         metrics=metrics,
     )
     app.add_api_route(

@@ -16,7 +16,7 @@ from services.gateway.event_stream import EventFeed, EventStream, until_disconne
 from services.gateway.messages import MessageReader
 from services.gateway.openai_request import ChatCompletionRequest, StreamOptions
 from services.gateway.openai_response import ChatCompletion
-from services.gateway.request_body import read_json
+from services.gateway.request_body import BodyRoom, read_json
 from services.gateway.request_span import arrival_clock
 from services.gateway.request_validation import audio_format, turn_request
 from services.gateway.served_model import ServedModel
@@ -35,13 +35,17 @@ class ChatRoute:
     reader: MessageReader
     transcripts: Transcripts
     gate: TurnGate
+    bodies: BodyRoom
     metrics: Metrics
 
     async def answer(self, request: Request) -> Response:
         async with AsyncExitStack() as opened:
-            opened.enter_context(self.gate.turn())
+            self.gate.require_room()
+            share = opened.enter_context(self.bodies.share())
             watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
-            body = await read_json(request, ChatCompletionRequest, self.settings)
+            body = await read_json(request, ChatCompletionRequest, self.settings, share)
+            # Not before its body is there: whoever sends slowly keeps no other from being answered.
+            opened.enter_context(self.gate.turn())
             asked = await turn_request(body, self.model, self.settings, self.reader)
             answer = ChatAnswer(_answer_options(body, asked, self.model), watch, self.transcripts)
             _describe(body, asked, self.model, answer.answer_id)

@@ -21,6 +21,8 @@ class GatewaySettings(BaseSettings):
     # One request.
     body_bytes: int = Field(48 << 20, gt=0)
     body_seconds: float = Field(60.0, gt=0)
+    # Commas and opening brackets: what JSON unfolds to. Text that has more would not fit into any context.
+    body_values: int = Field(500_000, gt=0)
     message_count: int = Field(1024, gt=0)
     text_characters: int = Field(400_000, gt=0)
     # All media of a request together, decoded from base64.
@@ -35,6 +37,7 @@ class GatewaySettings(BaseSettings):
 
     # All requests together.
     concurrent_turns: int = Field(128, gt=0)
+    held_body_bytes: int = Field(512 << 20, gt=0)
     retry_after_seconds: float = Field(1.0, gt=0, le=120)
 
     # Streams.

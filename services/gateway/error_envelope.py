@@ -11,8 +11,7 @@ from typing import Final, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -20,9 +19,6 @@ from antiphon import errors
 from antiphon.errors import AntiphonError
 
 _log = logging.getLogger(__name__)
-
-# Longer texts would carry a caller's content back, and into logs of clients.
-_SHOWN_CHARACTERS: Final = 400
 
 
 class ErrorBody(BaseModel):
@@ -80,23 +76,6 @@ def response_of(error: BaseException) -> Response:
     return _response(envelope_of(error), status_of(error), headers)
 
 
-def invalid_body(error: ValidationError, body: bytearray) -> errors.InvalidInput:
-    """What pydantic found, as one sentence about the first fault and the path to it."""
-    found = error.errors(include_url=False)
-    first = found[0]
-    if first["type"] == "json_invalid":
-        return errors.InvalidInput(f"The body is not valid JSON. {_reason(first)}", code="invalid_json")
-    param = _path(_location(first), from_json(body)) or None
-    more = f" ({len(found) - 1} more faults follow.)" if len(found) > 1 else ""
-    if first["type"] in ("missing", "union_tag_not_found"):
-        return errors.InvalidInput(
-            f"Missing required parameter: '{param}'.{more}", param=param, code="missing_required_parameter"
-        )
-    code = "invalid_type" if first["type"].endswith("_type") else "invalid_value"
-    where = f"Invalid value for '{param}'" if param else "Invalid body"
-    return errors.InvalidInput(f"{where}: {_reason(first)}{more}", param=param, code=code)
-
-
 def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(AntiphonError, _on_known)
     app.add_exception_handler(HTTPException, _on_http)
@@ -145,30 +124,3 @@ def _envelope(message: str, status: HTTPStatus, param: str | None = None, code: 
 
 def _response(envelope: ErrorEnvelope, status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:
     return Response(envelope.model_dump_json(), status, headers, media_type="application/json")
-
-
-def _location(error: ErrorDetails) -> tuple[int | str, ...]:
-    """Of a union told apart by a field, the field is at fault."""
-    if not error["type"].startswith("union_tag_"):
-        return error["loc"]
-    return (*error["loc"], error["ctx"]["discriminator"].strip("'"))
-
-
-def _reason(error: ErrorDetails) -> str:
-    text = error["msg"]
-    if error["type"] == "union_tag_invalid":
-        text = f"Expected one of {error['ctx']['expected_tags']}; got '{error['ctx']['tag'][:64]}'"
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-    return shown if shown.endswith((".", "…")) else f"{shown}."
-
-
-def _path(location: tuple[int | str, ...], body: object) -> str:
-    """messages[0].content, without the names of union members that pydantic puts between."""
-    path, value = "", body
-    for position, step in enumerate(location):
-        last = position == len(location) - 1
-        if isinstance(step, int) and isinstance(value, list):
-            path, value = f"{path}[{step}]", value[step]
-        elif isinstance(value, dict) and (step in value or last):
-            path, value = f"{path}.{step}" if path else str(step), value.get(str(step))
-    return path

@@ -20,6 +20,8 @@ from services.gateway.config import GatewaySettings
 _INLINE_CHARACTERS: Final = 1 << 18
 # A multiple of four, so that each slice stands alone.
 _SLICE_CHARACTERS: Final = 1 << 18
+# Of a data: URL, before its comma.
+_HEAD_CHARACTERS: Final = 1024
 _NAMED_KINDS: Final = {"image": "an image", "audio": "a sound", "video": "a video"}
 
 
@@ -107,9 +109,9 @@ async def _counted(chunks: AsyncIterator[bytes], budget: MediaBudget, param: str
 
 
 def _data_url_base64(url: str, kind: str, param: str) -> str:
-    head, comma, payload = url.partition(",")
-    described = head[len("data:") :].lower().split(";")
-    if not comma or described[-1].strip() != "base64":
+    comma = url.find(",", 0, _HEAD_CHARACTERS)
+    described = url[len("data:") : max(comma, 0)].lower().split(";")
+    if comma < 0 or described[-1].strip() != "base64":
         raise InvalidInput(
             f"Invalid value for '{param}': expected 'data:{kind}/…;base64,…'; the part before the comma differs.",
             param=param,
@@ -119,7 +121,7 @@ def _data_url_base64(url: str, kind: str, param: str) -> str:
             f"Invalid value for '{param}': expected {_NAMED_KINDS[kind]}; the data: URL says '{described[0][:64]}'.",
             param=param,
         )
-    return payload
+    return url[comma + 1 :]
 
 
 async def _decode(text: str, budget: MediaBudget, param: str) -> bytes:

@@ -4,9 +4,14 @@ Unknown fields are ignored, since every SDK release adds some; null means unset 
 but not served yet is accepted here as any JSON and refused with a sentence in `request_validation`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic_core import PydanticCustomError
+
+LOGIT_BIASES: Final = 1024
+# Of items that are wrong one is enough to tell; of millions, all would fill the memory.
+FIRST_FAULT: Final = Field(fail_fast=True)
 
 AudioFormat = Literal["wav", "pcm16", "flac", "mp3", "opus", "aac"]
 InputAudioFormat = Literal["wav", "mp3", "flac", "ogg"]
@@ -17,9 +22,18 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _few_biases(value: object) -> object:
+    """Checked before its entries are: each that is wrong would be a fault of its own."""
+    if isinstance(value, dict) and len(value) > LOGIT_BIASES:
+        raise PydanticCustomError("too_many", f"Expected at most {LOGIT_BIASES} entries; got {len(value)}")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 TopK = Annotated[int, Field(ge=-1, le=1_000_000), BeforeValidator(_whole)]
+# Smaller ones would throw logits beyond any number.
+Repetition = Annotated[float, Field(ge=0.01, le=10)]
 Int64 = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), BeforeValidator(_whole)]
 
 
@@ -75,18 +89,27 @@ UserPart = Annotated[TextPart | ImagePart | InputAudioPart | AudioUrlPart | Vide
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
-def _text_or_parts(content: object) -> str | None:
-    return "text" if isinstance(content, str) else "parts" if isinstance(content, list) else None
+def _kind(value: object) -> str | None:
+    """Leaves each value to one member of a union, so that a fault is told once."""
+    match value:
+        case str():
+            return "text"
+        case list():
+            return "many"
+        case dict() | BaseModel():
+            return "one"
+    return None
 
 
+Text = Annotated[str, Tag("text")]
 Content = Discriminator(
-    _text_or_parts,
+    _kind,
     custom_error_type="content_type",
     custom_error_message="Input should be a string or an array of content parts",
 )
-SystemContent = Annotated[Annotated[str, Tag("text")] | Annotated[list[TextPart], Tag("parts")], Content]
-UserContent = Annotated[Annotated[str, Tag("text")] | Annotated[list[UserPart], Tag("parts")], Content]
-AssistantContent = Annotated[Annotated[str, Tag("text")] | Annotated[list[AssistantPart], Tag("parts")], Content]
+SystemContent = Annotated[Text | Annotated[list[TextPart], FIRST_FAULT, Tag("many")], Content]
+UserContent = Annotated[Text | Annotated[list[UserPart], FIRST_FAULT, Tag("many")], Content]
+AssistantContent = Annotated[Text | Annotated[list[AssistantPart], FIRST_FAULT, Tag("many")], Content]
 
 
 class SystemMessage(RequestPart):
@@ -125,8 +148,16 @@ class VoiceId(RequestPart):
     id: str
 
 
+Voice = Annotated[
+    Text | Annotated[VoiceId, Tag("one")],
+    Discriminator(
+        _kind, custom_error_type="voice_type", custom_error_message="Input should be a string or an object with an id"
+    ),
+]
+
+
 class AudioOutput(RequestPart):
-    voice: str | VoiceId | None = Field(default=None, description="ethan, chelsie, aiden, or one of OpenAI's names.")
+    voice: Voice | None = Field(default=None, description="ethan, chelsie, aiden, or one of OpenAI's names.")
     format: AudioFormat | None = Field(default=None, description="wav unless streamed; a stream is always pcm16.")
 
 
@@ -138,17 +169,31 @@ class StreamOptions(RequestPart):
 
 class MediaOptions(RequestPart):
     use_audio_in_video: bool | None = None
-    fps: float | None = Field(default=None, gt=0, le=30, description="Frames a second of video; 2 when unset.")
+    fps: float | None = Field(default=None, ge=0.01, le=30, description="Frames a second of video; 2 when unset.")
 
 
 class TemplateOptions(RequestPart):
     enable_thinking: bool | None = None
 
 
+Stop = Annotated[
+    Text | Annotated[list[str], FIRST_FAULT, Tag("many")],
+    Discriminator(
+        _kind, custom_error_type="stop_type", custom_error_message="Input should be a string or an array of strings"
+    ),
+]
+Modalities = Annotated[list[Literal["text", "audio"]], Field(fail_fast=True, min_length=1)]
+LogitBias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=LOGIT_BIASES),
+    BeforeValidator(_few_biases),
+]
+
+
 class ChatCompletionRequest(RequestPart):
     model: str
-    messages: list[Message] = Field(min_length=1)
-    modalities: list[Literal["text", "audio"]] | None = Field(default=None, min_length=1)
+    messages: list[Message] = Field(fail_fast=True, min_length=1)
+    modalities: Modalities | None = None
     audio: AudioOutput | None = Field(default=None, description="Required when modalities ask for audio.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -158,18 +203,18 @@ class ChatCompletionRequest(RequestPart):
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy; unset: the checkpoint's.")
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: TopK | None = Field(default=None, description="Extension: -1 or 0 keeps every token.")
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    repetition_penalty: Repetition | None = None
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
+    logit_bias: LogitBias | None = None
     seed: Int64 | None = None
-    stop: str | list[str] | None = None
+    stop: Stop | None = None
     n: Whole | None = Field(default=None, description="1 is the only value served.")
 
     talker_temperature: float | None = Field(default=None, ge=0, le=2, description="Extension: of the speech.")
     talker_top_k: TopK | None = None
     talker_top_p: float | None = Field(default=None, ge=0, le=1)
-    talker_repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    talker_repetition_penalty: Repetition | None = None
     mm_processor_kwargs: MediaOptions | None = None
 
     # Known, and refused unless they ask for nothing.

@@ -1,15 +1,18 @@
-"""A request's body: bounded in size and time while it arrives, parsed without holding other turns up."""
+"""A request's body: bounded in size, time and what it unfolds to, parsed without holding other turns up."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from antiphon.errors import InvalidInput, TooLarge
+from antiphon.errors import AtCapacity, InvalidInput, TooLarge
 from services.gateway.config import GatewaySettings
-from services.gateway.error_envelope import RequestTimeoutError, UnsupportedMediaTypeError, invalid_body
+from services.gateway.error_envelope import RequestTimeoutError, UnsupportedMediaTypeError
 from services.gateway.event_stream import ClientDisconnectedError
+from services.gateway.invalid_body import invalid_body
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -17,15 +20,53 @@ _Body = TypeVar("_Body", bound=BaseModel)
 _INLINE_BYTES: Final = 1 << 16
 # A client reads an answer only after it has sent its body, so a too large one is read on, unkept, up to this multiple.
 _READ_ON: Final = 4
+# Each opens or separates a value. Base64 has none of them, texts have few.
+_VALUE_MARKS: Final = (b",", b"[", b"{")
 
 
-async def read_json(request: Request, kind: type[_Body], settings: GatewaySettings) -> _Body:
+class BodyRoom:
+    """Bytes of bodies that all requests together may hold: what a body became stays until its turn has ended."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._left_bytes = settings.held_body_bytes
+        self._retry_after_seconds = settings.retry_after_seconds
+
+    @contextmanager
+    def share(self) -> Iterator["BodyShare"]:
+        """Of one request; given back when the block is left."""
+        share = BodyShare(self)
+        try:
+            yield share
+        finally:
+            self._left_bytes += share.byte_count
+
+    def take(self, byte_count: int) -> None:
+        if byte_count > self._left_bytes:
+            raise AtCapacity(
+                "The server holds all the requests' bodies that it may. Try again in a moment.",
+                retry_after_seconds=self._retry_after_seconds,
+            )
+        self._left_bytes -= byte_count
+
+
+class BodyShare:
+    def __init__(self, room: BodyRoom) -> None:
+        self._room, self.byte_count = room, 0
+
+    def grow(self, byte_count: int) -> None:
+        """Raises AtCapacity."""
+        self._room.take(byte_count)
+        self.byte_count += byte_count
+
+
+async def read_json(request: Request, kind: type[_Body], settings: GatewaySettings, share: BodyShare) -> _Body:
     _check_media_type(request)
-    body = await _read(request, settings)
+    body = await _read(request, settings, share)
     if not body or body.isspace():
         raise InvalidInput("The body is empty; expected a JSON object.", code="invalid_json")
     if len(body) <= _INLINE_BYTES:
         return _parse(kind, body)
+    _check_values(body, settings.body_values)
     return await asyncio.to_thread(_parse, kind, body)
 
 
@@ -37,14 +78,15 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _read(request: Request, settings: GatewaySettings) -> bytearray:
+async def _read(request: Request, settings: GatewaySettings, share: BodyShare) -> bytearray:
     body = bytearray()
-    size, limit = 0, settings.body_bytes
+    size, limit = 0, min(settings.body_bytes, settings.held_body_bytes)
     try:
         async with asyncio.timeout(settings.body_seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size <= limit:
+                    share.grow(len(chunk))
                     body += chunk
                 elif size > _READ_ON * limit:
                     break
@@ -55,6 +97,16 @@ async def _read(request: Request, settings: GatewaySettings) -> bytearray:
     if size > limit:
         raise TooLarge(f"The body is too large: at most {limit} bytes.", code="request_too_large")
     return body
+
+
+def _check_values(body: bytearray, most: int) -> None:
+    """A byte or two may become an object of hundreds, so values are bounded before they are made."""
+    marks = sum(map(body.count, _VALUE_MARKS))
+    if marks > most:
+        raise TooLarge(
+            f"The body holds too many values: at most {most} commas and opening brackets, in texts too; got {marks}.",
+            code="request_too_large",
+        )
 
 
 def _parse(kind: type[_Body], body: bytearray) -> _Body:

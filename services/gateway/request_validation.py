@@ -50,8 +50,9 @@ def refuse_unserved(body: ChatCompletionRequest) -> None:
         raise _unsupported("n", "one answer a request is the only number served; send the request again for more")
     if body.tools or body.functions:
         raise _unsupported("tools" if body.tools else "functions", "tools are not served yet")
-    if body.tool_choice not in (None, "none", "auto") or body.function_call not in (None, "none", "auto"):
-        raise _unsupported("tool_choice" if body.tool_choice else "function_call", "tools are not served yet")
+    for name, choice in (("tool_choice", body.tool_choice), ("function_call", body.function_call)):
+        if choice not in (None, "none", "auto"):
+            raise _unsupported(name, "tools are not served yet")
     if body.response_format not in (None, {"type": "text"}):
         raise _unsupported("response_format", "only {'type': 'text'} is served yet")
     if body.logprobs or body.top_logprobs:

@@ -112,7 +112,9 @@ def check_duration(layouts: Sequence[MediaLayout], limits: TurnLimits) -> None:
 
 
 def param_of_item(error: InvalidInput, media: Sequence[Medium]) -> str | None:
-    """The encoders count media; the client knows them by their place in his request."""
+    """The encoders count media; the client knows them by their place in his request, and all of them as messages."""
+    if error.param in (None, "items"):
+        return "messages"
     found = _ITEM.match(error.param or "")
     if found is None or int(found[1]) >= len(media):
         return error.param

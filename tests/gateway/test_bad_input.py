@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from antiphon.errors import UnreadableMedia
+from antiphon.errors import ContextTooLong, UnreadableMedia
 from tests.gateway.conftest import Fakes, assert_envelope, body, spoken
 
 PNG = "data:image/png;base64,AAAA"
@@ -142,6 +142,8 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no answers": (body(n=0), "n", "unsupported_value"),
     "tools": (body(tools=[{"type": "function", "function": {"name": "f"}}]), "tools", "unsupported_value"),
     "tool_choice": (body(tool_choice="required"), "tool_choice", "unsupported_value"),
+    "an empty tool_choice": (body(tool_choice={}), "tool_choice", "unsupported_value"),
+    "function_call": (body(function_call={"name": "f"}), "function_call", "unsupported_value"),
     "functions": (body(functions=[{"name": "f"}]), "functions", "unsupported_value"),
     "JSON": (body(response_format={"type": "json_object"}), "response_format", "unsupported_value"),
     "logprobs": (body(logprobs=True), "logprobs", "unsupported_value"),
@@ -160,6 +162,14 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "seed out of range": (body(seed=1 << 63), "seed", "invalid_value"),
     "top_k out of range": (body(top_k=-2), "top_k", "invalid_value"),
     "stop of number": (body(stop=1), "stop", "invalid_type"),
+    "stop of numbers": (body(stop=["a", 1]), "stop[1]", "invalid_type"),
+    "a penalty that nothing survives": (body(repetition_penalty=1e-300), "repetition_penalty", "invalid_value"),
+    "a spoken penalty that nothing survives": (
+        spoken(talker_repetition_penalty=1e-30),
+        "talker_repetition_penalty",
+        "invalid_value",
+    ),
+    "too many biases": (body(logit_bias={str(n): 1 for n in range(1025)}), "logit_bias", "invalid_value"),
     "empty stop": (body(stop=""), "stop", "invalid_value"),
     "too many stops": (body(stop=[str(number) for number in range(17)]), "stop", "invalid_value"),
     "long stop": (body(stop="x" * 257), "stop", "invalid_value"),
@@ -168,6 +178,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "bias too large": (body(logit_bias={"5": 101}), "logit_bias.5", "invalid_value"),
     "stream of text": (body(stream="yes"), "stream", "invalid_type"),
     "fps of nothing": (body(mm_processor_kwargs={"fps": 0}), "mm_processor_kwargs.fps", "invalid_value"),
+    "fps of next to nothing": (body(mm_processor_kwargs={"fps": 0.001}), "mm_processor_kwargs.fps", "invalid_value"),
     "long text": (body("a" * 1_000_000), "messages", "string_above_max_length"),
     "text longer than the context": (body("ab cd " * 60_000), "messages", "context_length_exceeded"),
     "answer longer than the rest of the context": (
@@ -193,6 +204,36 @@ async def test_a_request_that_asks_for_what_cannot_be(client: httpx.AsyncClient,
     message = assert_envelope(response, 400, param, code)
     assert len(message) < 600
     assert fakes.open_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("request_body", "says"),
+    [
+        (body(temperature=2.1), "less than or equal to 2; got 2.1."),
+        (body(temperature="hot"), "a valid number; got a string."),
+        (body(stream=1), "a valid boolean; got a number."),
+        (body(modalities="text"), "a valid array; got a string."),
+        (body(modalities=["smell"]), "'text' or 'audio'; got 'smell'."),
+        (body(stop=[["a"]]), "a valid string; got an array."),
+        (body(stop=1), "a string or an array of strings; got a number."),
+        (spoken(audio={"voice": 1}), "a string or an object with an id; got a number."),
+        (body(logit_bias={str(n): 1 for n in range(1025)}), "at most 1024 entries; got 1025."),
+        (body(logit_bias=[1]), "an object; got an array."),
+        (body(modalities=[]), "at least 1 entry; got 0."),
+        ({"model": None, "messages": 1}, "got null. (1 more fault follows.)"),
+        (with_message(role="user", content={}), "an array of content parts; got an object."),
+    ],
+)
+async def test_a_refusal_tells_what_was_expected_and_what_came(
+    client: httpx.AsyncClient, request_body: dict[str, Any], says: str
+) -> None:
+    assert says in assert_envelope(await client.post("/v1/chat/completions", json=request_body), 400)
+
+
+async def test_what_concerns_all_media_is_told_about_the_messages(client: httpx.AsyncClient, fakes: Fakes) -> None:
+    fakes.encoders.behaviour.failure = ContextTooLong("The media take too many tokens.", param="items")
+    part = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    assert_envelope(await client.post("/v1/chat/completions", json=body([part])), 400, "messages")
 
 
 async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:
