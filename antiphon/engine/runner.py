@@ -5,7 +5,7 @@ from typing import Generic, Protocol
 
 from antiphon.engine.generation import OutputT
 from antiphon.engine.sequence import FinishReason, RequestT, Slice
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, InternalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,11 @@ class Outcome(Generic[OutputT]):
     values: tuple[OutputT, ...] = ()
     finish_reason: FinishReason | None = None
     error: AntiphonError | None = None
+
+
+def no_number(name: str) -> Outcome[OutputT]:
+    """For a request of which an overflow made something that cannot be sampled from: it fails, and nobody beside it."""
+    return Outcome(error=InternalError(f"The {name} computed what is no number from this request."))
 
 
 class Runner(Protocol[RequestT, OutputT]):

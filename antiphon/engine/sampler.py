@@ -4,14 +4,19 @@ All rows of a batch go through the same few tensor operations, yet a row's id de
 history and generator: whoever else is in the batch, the same seed gives the same draw.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+# Stands for an id where none can be chosen: the logits are no numbers, or all of them are suppressed.
+NO_ID: Final = -1
 
 # logits (B, V) float32, uniforms (B,) in [0, 1) on the same device -> ids (B,) int64
 DrawRows = Callable[[Tensor, Tensor], Tensor]
@@ -91,16 +96,16 @@ class Sampler:
         self._suppressed_ids = suppressed_ids
 
     def sample(self, logits: Tensor, states: list[SamplerState]) -> list[int]:
-        """logits (B, V) float32, overwritten -> one id a row, recorded in the row's history."""
+        """logits (B, V) float32, overwritten -> one id or NO_ID a row, recorded in the row's history."""
         _penalise(logits, states)
         _add_bias(logits, states)
         if self._suppressed_ids is not None:
             logits.index_fill_(1, self._suppressed_ids, -torch.inf)
         draw = drawing([state.parameters for state in states], logits.device)
         uniforms = torch.tensor([state.uniform() for state in states], dtype=torch.float32).to(logits.device)
-        ids: list[int] = draw(logits, uniforms).tolist()
+        ids: list[int] = draw(logits, uniforms).masked_fill(~logits.amax(-1).isfinite(), NO_ID).tolist()
         for state, token in zip(states, ids, strict=True):
-            if state.history is not None:
+            if state.history is not None and token != NO_ID:
                 state.history.record(token)
         return ids
 
@@ -131,6 +136,8 @@ def drawing(rows: list[SamplingParameters], device: torch.device) -> DrawRows:
 
 # How many ids of a row are looked at, most probable first; beside a top-k there are three kinds.
 _GREEDY, _SORTED, _UNSORTED = 0, -1, -2
+# A smaller one would be zero in float32.
+_LEAST_TEMPERATURE = torch.finfo(torch.float32).tiny
 
 
 def _candidates(row: SamplingParameters) -> int:
@@ -145,8 +152,10 @@ def _candidates(row: SamplingParameters) -> int:
 def _draw_candidates(rows: list[SamplingParameters], candidates: int, device: torch.device) -> DrawRows:
     if candidates == _GREEDY:
         return _draw_greedily
-    temperatures = torch.tensor([[row.temperature] for row in rows], device=device)
-    top_p = torch.tensor([[row.top_p] for row in rows], device=device) if any(row.top_p < 1 for row in rows) else None
+    temperatures = torch.tensor([[max(row.temperature, _LEAST_TEMPERATURE)] for row in rows], device=device)
+    # Without a top-p all ids are kept, even where rounding lets the first ones sum to one.
+    shares = [[row.top_p if row.top_p < 1 else math.inf] for row in rows]
+    top_p = torch.tensor(shares, device=device) if any(row.top_p < 1 for row in rows) else None
 
     def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         if candidates == _UNSORTED:

@@ -74,6 +74,9 @@ class TalkerEngine:
         generation = self.decoder.submit(submission, media_rows=media_rows)
         return Speech(self, request, generation)
 
+    def end_text(self, request: TalkerRequest) -> None:
+        request.end_text(self._settings.frames_per_token, self._settings.least_frames)
+
     def _request(self, script: Script) -> TalkerRequest:
         self._check(script)
         sampling = speech_sampling(self._default_sampling, script.sampling, script.residual_sampling)
@@ -140,7 +143,7 @@ class Speech:
             raise ContextTooLong(f"token: expected at most {self._engine.context_rows} tokens to speak; one more came.")
         if is_last:
             self._request.accepted.require_all()
-            text.has_ended = True
+            self._engine.end_text(self._request)
         else:
             text.ids.append(token_id)
         if text.ids:

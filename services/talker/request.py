@@ -124,6 +124,11 @@ class TalkerRequest:
             return [0.0] * count
         return [self.residual_generator.random() for _ in range(count)]
 
+    def end_text(self, frames_per_token: int, least_frames: int) -> None:
+        """No more text comes; what it may take to speak it is known now."""
+        self.text.has_ended = True
+        self.max_frames = min(self.max_frames, max(least_frames, frames_per_token * len(self.text.ids)))
+
     def speak(self, frame: Frame, embedding_sum: Tensor) -> FinishReason | None:
         """One more frame, and whether it is the last."""
         self.frames.append(frame)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.engine.runner import Outcome
-from antiphon.engine.sampler import Sampler, drawing
+from antiphon.engine.runner import Outcome, no_number
+from antiphon.engine.sampler import NO_ID, Sampler, drawing
 from antiphon.engine.sequence import Slice
 from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues
 from antiphon.model.config import TalkerConfig
@@ -53,9 +53,10 @@ class TalkerRunner:
         """hidden (requests, width) of the last rows -> a frame each, or the end of the speech."""
         logits = self.talker.code_logits(hidden)
         first_codes = self.sampler.sample(logits, [request.sampling for request in requests])
-        ends = self.config.codec_eos_id
-        going = [place for place, code in enumerate(first_codes) if code != ends]
-        outcomes: list[Outcome[Frame]] = [Outcome(finish_reason="stop")] * len(requests)
+        going = [place for place, code in enumerate(first_codes) if code not in (self.config.codec_eos_id, NO_ID)]
+        outcomes: list[Outcome[Frame]] = [
+            no_number("Talker") if code == NO_ID else Outcome(finish_reason="stop") for code in first_codes
+        ]
         if going:
             codes = torch.tensor([first_codes[place] for place in going], device=self._device)
             rows = hidden if len(going) == len(requests) else hidden[torch.tensor(going, device=self._device)]

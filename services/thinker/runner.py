@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.engine.runner import Outcome
-from antiphon.engine.sampler import Sampler
+from antiphon.engine.runner import Outcome, no_number
+from antiphon.engine.sampler import NO_ID, Sampler
 from antiphon.engine.sequence import Slice
 from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues
 from antiphon.model.thinker import DeepstackRows, Thinker
@@ -88,6 +88,8 @@ def _inside(prompt_rows: np.ndarray[tuple[int], np.dtype[np.int64]], part: Think
 
 
 def _outcome(part: ThinkerSlice, accepted: Tensor | None, start: int, token_id: int | None) -> Outcome[ThinkerOutput]:
+    if token_id == NO_ID:
+        return no_number("Thinker")
     request = part.sequence.request
     values: list[ThinkerOutput] = list(_hidden_rows(part, accepted, start))
     reason = None

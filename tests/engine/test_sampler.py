@@ -14,7 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from antiphon.engine.sampler import Sampler, SamplerState, SamplingParameters, drawing
+from antiphon.engine.sampler import NO_ID, Sampler, SamplerState, SamplingParameters, drawing
 
 VOCABULARY = 97
 DRAWS = 4000
@@ -168,6 +168,20 @@ def test_neighbours_change_nothing(ties: bool) -> None:
     assert together == alone
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "greedy"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_no_numbers_give_no_id_and_spoil_no_other(kind: str, broken: float) -> None:
+    parameters = KINDS.get(kind, SamplingParameters())
+    states = [SamplerState(parameters) for _ in range(3)]
+    for state in states:
+        state.generator = Stepping(17)
+    logits = logits_of(0).expand(3, -1).clone()
+    logits[1, 5 if broken > 0 or broken != broken else slice(None)] = broken
+    before, unreadable, after = Sampler(torch.tensor(SUPPRESSED)).sample(logits, states)
+    assert before == after >= 0
+    assert unreadable == NO_ID
+
+
 def test_the_same_seed_gives_the_same_draws_and_no_seed_does_not() -> None:
     def draws(seed: int | None) -> list[int]:
         state = SamplerState(SamplingParameters(temperature=1.5, seed=seed))
@@ -177,8 +191,21 @@ def test_the_same_seed_gives_the_same_draws_and_no_seed_does_not() -> None:
     assert draws(None) != draws(None)
 
 
-def test_tiny_temperatures_are_greedy_and_do_not_overflow() -> None:
-    state = SamplerState(SamplingParameters(temperature=1e-38, top_k=5))
+def test_neighbours_change_nothing_where_rounding_sums_to_more_than_one() -> None:
+    """The kept ids of a row without top-p are all of its own, also beside a row that has one."""
+    logits, uniform = torch.tensor([[0.0, 0.0, 0.0, *[-14.0] * 20]]), torch.tensor([1 - 2**-24])
+    plain, nucleus = SamplingParameters(temperature=1.0, top_k=23), SamplingParameters(1.0, 23, top_p=0.5)
+    for seed in range(200):
+        row = logits + 0.5 * logits_of(seed)[:, :23]
+        alone = drawing([plain], row.device)(row, uniform)
+        beside = drawing([plain, nucleus], row.device)(row.expand(2, -1), uniform.expand(2))
+        assert int(beside[0]) == int(alone[0])
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-45, 1e-60])
+@pytest.mark.parametrize("top_k", [0, 5])
+def test_tiny_temperatures_are_greedy_and_do_not_overflow(temperature: float, top_k: int) -> None:
+    state = SamplerState(SamplingParameters(temperature=temperature, top_k=top_k))
     assert Sampler().sample(1e4 * logits_of(0), [state]) == [int(logits_of(0).argmax())]
 
 

@@ -6,9 +6,10 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import torch
 
 from antiphon.engine.sampler import SamplingParameters
-from antiphon.errors import AtCapacity, ContextTooLong, InvalidInput, Unavailable
+from antiphon.errors import AtCapacity, ContextTooLong, InternalError, InvalidInput, Unavailable
 from services.talker.config import TalkerSettings
 from services.talker.engine import TalkerEngine
 from tests.model.recorded_prefill import RecordedTurn
@@ -152,6 +153,22 @@ async def test_sampled_speech_that_was_computed_again_is_the_same(tiny_checkpoin
     async with running(tiny_checkpoint, **store) as engine:
         together = await asyncio.gather(*(say(engine, each, sampling=sampling(s)) for s, each in enumerate(lines)))
     assert [found.codes for found in together] == alone
+
+
+async def test_a_speech_that_overflows_fails_alone(tiny_checkpoint, tiny_lines):
+    """Its hidden rows are numbers, but what becomes of them is none."""
+    broken, healthy = tiny_lines["sound"], tiny_lines["text"]
+    async with running(tiny_checkpoint) as engine:
+        async with aclosing(engine.speak(script(broken))) as speech:
+            others = [asyncio.create_task(say(engine, healthy)) for _ in range(4)]
+            speech.add_hidden_rows(0, torch.full_like(broken.hidden_rows, 3e38))
+            give_text(broken, speech)
+            with pytest.raises(InternalError, match="The Talker computed what is no number"):
+                await gather(speech)
+            for other in others:
+                assert (await other).codes == healthy.codes
+        assert (await say(engine, broken)).codes == broken.codes
+        assert is_idle(engine)
 
 
 async def test_an_answer_of_one_token_is_silence(tiny_checkpoint, tiny_lines):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from antiphon.engine.sampler import SamplingParameters
-from antiphon.errors import AtCapacity, CheckpointError, ContextTooLong, InvalidInput, Unavailable
+from antiphon.errors import AtCapacity, CheckpointError, ContextTooLong, InternalError, InvalidInput, Unavailable
 from antiphon.model.config import OmniConfig
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import ThinkerEngine, end_token_ids
@@ -117,6 +117,23 @@ async def test_requests_that_were_computed_again_give_the_same_and_give_it_once(
             places = media_places(engine, turn)
             if len(places):
                 torch.testing.assert_close(found.hidden_rows, turn.accepted[places], rtol=1e-5, atol=2e-5)
+
+
+async def test_a_request_that_overflows_fails_alone(tiny_checkpoint, tiny_turns):
+    """Its media rows are numbers, but what becomes of them is none."""
+    broken, healthy = tiny_turns["picture"], tiny_turns["text"]
+    async with running(tiny_checkpoint) as engine:
+        async with aclosing(engine.answer(question(broken))) as answer:
+            others = [asyncio.create_task(ask(engine, healthy)) for _ in range(4)]
+            for piece in media_rows(engine, broken):
+                huge = torch.full_like(piece.rows, 3e38)
+                answer.add_rows(piece.modality, 0, huge, [huge for _ in piece.deepstack])
+            with pytest.raises(InternalError, match="The Thinker computed what is no number"):
+                await gather(answer)
+            for other in others:
+                assert (await other).ids == healthy.turn.text_ids
+        assert (await ask(engine, broken)).ids == broken.turn.text_ids
+        assert is_idle(engine)
 
 
 async def test_a_slow_reader_gets_everything(tiny_checkpoint, tiny_turns):
