@@ -1,7 +1,6 @@
 """`antiphon serve` in a process of its own, for as long as it is measured."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import Final
 
 import httpx
 
+from antiphon.hosting.free_port import free_port
+
 _START_SECONDS: Final = 300.0
 _STOP_SECONDS: Final = 30.0
 
@@ -19,8 +20,8 @@ _STOP_SECONDS: Final = 30.0
 @contextmanager
 def served_platform(checkpoint: Path, *, threads: int) -> Iterator[str]:
     """Its base URL, once it is ready. Raises RuntimeError when it does not become so."""
-    port = _free_port()
-    command = [sys.executable, "-c", "from services.command_line.main import app; app()", "serve"]
+    port = free_port("127.0.0.1")
+    command = [sys.executable, "-m", "services.command_line", "serve"]
     process = subprocess.Popen(
         [*command, "--checkpoint", str(checkpoint), "--port", str(port)],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
@@ -51,9 +52,3 @@ def _wait_until_ready(base_url: str, process: subprocess.Popen[bytes]) -> None:
             pass
         time.sleep(0.1)
     raise RuntimeError(f"`antiphon serve` was not ready after {_START_SECONDS:.0f} s; run it alone to see why.")
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
