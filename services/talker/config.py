@@ -12,6 +12,6 @@ class TalkerSettings(DecoderSettings):
     # Frames that may wait for a slow reader before its request pauses.
     untaken_frames: int = Field(64, gt=0)
     # Speech that goes on long after its text has run away: 12.5 frames are a second, and a token takes some four.
-    frames_per_token: int = Field(50, gt=0)
+    frames_per_token: int = Field(16, gt=0)
     # Never fewer than these, however short the text.
-    least_frames: int = Field(250, gt=0)
+    least_frames: int = Field(150, gt=0)
