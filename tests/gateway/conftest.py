@@ -13,9 +13,14 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from antiphon.hosting.fakes import hosted
+from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.prompt.prompt import PromptBuilder
 from antiphon.prompt.tokenizer import PromptTokenizer
 from antiphon.telemetry.metrics import Metrics
+from antiphon.telemetry.names import STAGES
+from antiphon.wire.clients import StageCaller
+from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.fakes import FakeCodec, FakeEncoders, FakeTalker, FakeThinker
 from antiphon.wire.stages import Stages
 from services.gateway.app import create_app
@@ -94,6 +99,17 @@ async def listening(app: FastAPI) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await serving
+
+
+@asynccontextmanager
+async def over_grpc(fakes: Fakes, folder: Path) -> AsyncIterator[StageCaller]:
+    """The fakes behind a server of their own."""
+    address = f"unix:{folder}/stages.sock"
+    async with (
+        serving(hosted(fakes.stages()), address, ServerLimits(drain_seconds=1)),
+        StageCaller(StaticDirectory(dict.fromkeys(STAGES, address))) as caller,
+    ):
+        yield caller
 
 
 @pytest.fixture

@@ -2,36 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from antiphon.hosting.fakes import hosted
-from antiphon.hosting.grpc_server import ServerLimits, serving
-from antiphon.telemetry.names import STAGES
-from antiphon.wire.clients import StageCaller
-from antiphon.wire.directory import StaticDirectory
 from services.gateway.serving import serving_gateway
-from tests.gateway.conftest import Fakes, assert_envelope, body, events_of, spoken
+from tests.gateway.conftest import Fakes, assert_envelope, body, events_of, over_grpc, spoken
 from tests.gateway.test_disconnect import until_open
-
-
-@asynccontextmanager
-async def calling(fakes: Fakes, folder: Path) -> AsyncIterator[StageCaller]:
-    address = f"unix:{folder}/stages.sock"
-    async with (
-        serving(hosted(fakes.stages()), address, ServerLimits(drain_seconds=0)),
-        StageCaller(StaticDirectory(dict.fromkeys(STAGES, address))) as caller,
-    ):
-        yield caller
 
 
 async def test_the_turn_under_way_finishes_while_readiness_tells(nano: Path, fakes: Fakes, tmp_path: Path) -> None:
     fakes.talker.behaviour.pause_seconds = 0.1
-    async with calling(fakes, tmp_path) as caller, httpx.AsyncClient() as client, asyncio.TaskGroup() as watching:
+    async with over_grpc(fakes, tmp_path) as caller, httpx.AsyncClient() as client, asyncio.TaskGroup() as watching:
         async with serving_gateway(nano, caller, ("127.0.0.1", 0), 20) as port:
             url = f"http://127.0.0.1:{port}"
             turn = asyncio.create_task(client.post(f"{url}/v1/chat/completions", json=spoken(stream=True)))
@@ -53,7 +36,7 @@ async def see_it_leave(client: httpx.AsyncClient, url: str) -> None:
 
 async def test_a_turn_that_outlasts_its_time_is_cut(nano: Path, fakes: Fakes, tmp_path: Path) -> None:
     fakes.talker.behaviour.pause_seconds = 30
-    async with calling(fakes, tmp_path) as caller, httpx.AsyncClient() as client:
+    async with over_grpc(fakes, tmp_path) as caller, httpx.AsyncClient() as client:
         async with serving_gateway(nano, caller, ("127.0.0.1", 0), 0.1) as port:
             url = f"http://127.0.0.1:{port}/v1/chat/completions"
             turn = asyncio.create_task(client.post(url, json=spoken(stream=True)))

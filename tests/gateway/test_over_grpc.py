@@ -10,8 +10,6 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from antiphon.hosting.fakes import hosted
-from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.telemetry import tracing
 from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.names import STAGES
@@ -21,7 +19,7 @@ from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
-from tests.gateway.conftest import MODEL, Fakes, assert_envelope, body, listening, spoken
+from tests.gateway.conftest import MODEL, Fakes, assert_envelope, body, listening, over_grpc, spoken
 from tests.gateway.test_disconnect import hang_up, send, until_open
 
 SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
@@ -37,11 +35,8 @@ def spans() -> Iterator[SpanRing]:
 
 @pytest.fixture
 async def base_url(settings: GatewaySettings, fakes: Fakes, tmp_path: Path) -> AsyncIterator[str]:
-    address = f"unix:{tmp_path}/stages.sock"
-    directory = StaticDirectory({stage: [address] for stage in STAGES})
     async with (
-        serving(hosted(fakes.stages()), address, ServerLimits(drain_seconds=1)),
-        StageCaller(directory) as caller,
+        over_grpc(fakes, tmp_path) as caller,
         listening(create_app(settings, caller.stages(), caller.readiness, Metrics())) as url,
     ):
         yield url
