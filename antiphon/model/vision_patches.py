@@ -59,7 +59,7 @@ class PixelBounds:
         """The size nearest to the given one with sides that are multiples, within the bounds."""
         if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
             raise InvalidInput(
-                f"expected an image whose longer side is at most {MAX_ASPECT_RATIO} times the shorter; "
+                f"Expected an image whose longer side is at most {MAX_ASPECT_RATIO} times the shorter; "
                 f"came {width} x {height} pixels. Crop it."
             )
         rounded = round(height / multiple) * multiple, round(width / multiple) * multiple

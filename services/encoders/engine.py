@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from antiphon.engine.sequence import Clock, Timings
-from antiphon.errors import AtCapacity, InvalidInput, Unavailable
+from antiphon.errors import AtCapacity, InvalidInput, TooLarge, Unavailable
 from antiphon.model.audio_encoder import AudioWindow
 from antiphon.model.audio_features import log_mel
 from antiphon.model.config import OmniConfig
@@ -37,8 +37,9 @@ T = TypeVar("T")
 
 class EncodersEngine:
     def __init__(self, settings: EncodersSettings) -> None:
-        self.settings = settings
         self._config = OmniConfig.from_checkpoint(settings.checkpoint)
+        most_tokens = min(settings.request_tokens, self._config.thinker.text.max_positions)
+        self.settings = settings.model_copy(update={"request_tokens": most_tokens})
         self.preprocessor = VisionPreprocessor.from_checkpoint(settings.checkpoint, self._config.thinker.vision)
         self._workers: Workers | None = None
         self._live_requests = 0
@@ -70,33 +71,57 @@ class EncodersEngine:
             await self._workers.stop()
 
     @contextmanager
-    def admit(self, byte_count: int) -> Iterator[None]:
-        """A place for one request with media of so many bytes, until the block is left. Raises AtCapacity."""
+    def admit(self, byte_count: int) -> Iterator["Place"]:
+        """For one request with media of so many bytes, until the block is left. Raises AtCapacity or TooLarge."""
         if self._live_requests >= self.settings.requests:
             raise AtCapacity(f"All {self.settings.requests} places of the encoders are taken. Try again soon.")
-        if self._held_bytes + byte_count > self.settings.held_bytes:
-            raise AtCapacity("The encoders hold all the media that they may. Try again soon.")
+        place = Place(self)
+        place.hold(byte_count)
         self._live_requests += 1
-        self._held_bytes += byte_count
         try:
-            yield
+            yield place
         finally:
             self._live_requests -= 1
-            self._held_bytes -= byte_count
+            self._held_bytes -= place.byte_count
 
-    def encode(self, items: Sequence[MediaItem], arrived: float) -> "Encoding":
-        """arrived: of time.monotonic(). Within a place of `admit`."""
+    def hold(self, byte_count: int) -> None:
+        if self._held_bytes + byte_count > self.settings.held_bytes:
+            raise AtCapacity("The encoders hold all the media that they may. Try again soon.")
+        self._held_bytes += byte_count
+
+    def encode(self, items: Sequence[MediaItem], place: "Place", arrived: float) -> "Encoding":
+        """arrived: of time.monotonic()."""
         if self._workers is None:
             raise Unavailable("The encoders are still loading their models. Try again soon.")
-        return Encoding(self, self._workers, items, Clock(arrived=arrived))
+        return Encoding(self, self._workers, items, place, Clock(arrived=arrived))
+
+
+class Place:
+    """What one request holds of the encoders' memory: its files, and what they unfold to."""
+
+    def __init__(self, engine: EncodersEngine) -> None:
+        self._engine, self.byte_count = engine, 0
+
+    def hold(self, byte_count: int) -> None:
+        """Raises AtCapacity when it does not fit beside other requests, TooLarge when it never will."""
+        most = self._engine.settings.held_bytes
+        if self.byte_count + byte_count > most:
+            raise TooLarge(
+                f"The media unfold to more than the encoders may hold, {most} bytes. Send less or smaller ones.",
+                param="items",
+            )
+        self._engine.hold(byte_count)
+        self.byte_count += byte_count
 
 
 class Encoding:
     """One request: iterate over its layouts, all of them first, and then its rows."""
 
-    def __init__(self, engine: EncodersEngine, workers: Workers, items: Sequence[MediaItem], clock: Clock) -> None:
+    def __init__(
+        self, engine: EncodersEngine, workers: Workers, items: Sequence[MediaItem], place: Place, clock: Clock
+    ) -> None:
         self._settings, self._preprocessor = engine.settings, engine.preprocessor
-        self._workers, self._items, self._clock = workers, items, clock
+        self._workers, self._items, self._place, self._clock = workers, items, place, clock
         self._rows_so_far: Counter[Modality] = Counter()
         self._is_wanted = True
 
@@ -113,9 +138,7 @@ class Encoding:
             self._is_wanted = False
 
     async def _encode(self) -> AsyncGenerator[MediaLayout | MediaRows, None]:
-        media = [await self._read(index, item) for index, item in enumerate(self._items)]
-        layouts = layouts_of(media, self._preprocessor)
-        check_tokens(layouts, self._settings.request_tokens)
+        media, layouts = await self._read_all()
         for layout in layouts:
             yield layout
         windows = iter(await self._windows(media))
@@ -126,6 +149,17 @@ class Encoding:
             if medium.sound is not None:
                 for job in _grouped(next(windows), self._settings.audio_windows_per_job):
                     yield self._counted("audio", await self._workers.audio.run(job))
+
+    async def _read_all(self) -> tuple[list[Medium], list[MediaLayout]]:
+        """Held to the bounds after each: files of few bytes may unfold to any size."""
+        media: list[Medium] = []
+        layouts: list[MediaLayout] = []
+        for index, item in enumerate(self._items):
+            media.append(await self._read(index, item))
+            self._place.hold(media[-1].byte_count)
+            layouts = layouts_of(media, self._preprocessor)
+            check_tokens(layouts, self._settings.request_tokens)
+        return media, layouts
 
     async def _read(self, index: int, item: MediaItem) -> Medium:
         try:

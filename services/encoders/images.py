@@ -19,8 +19,8 @@ def read_image(data: bytes, settings: EncodersSettings) -> Tensor:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             if opened.width * opened.height > settings.image_pixels:
                 raise _too_large(settings, f"{opened.width} x {opened.height}")
-            upright = ImageOps.exif_transpose(opened)
-            return torch.from_numpy(np.moveaxis(_rgb(upright), 2, 0).copy())
+            ImageOps.exif_transpose(opened, in_place=True)  # every copy of a photograph takes 50 MB and more
+            return torch.from_numpy(np.moveaxis(_rgb(opened), 2, 0).copy())
     except AntiphonError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -39,7 +39,7 @@ def _rgb(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _too_large(settings: EncodersSettings, came: str) -> TooLarge:

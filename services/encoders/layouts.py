@@ -21,7 +21,9 @@ def layouts_of(media: Sequence[Medium], preprocessor: VisionPreprocessor) -> lis
 def check_tokens(layouts: Sequence[MediaLayout], most: int) -> None:
     tokens = sum(layout.token_count + layout.audio_token_count for layout in layouts)
     if tokens > most:
-        raise ContextTooLong(f"The media take {tokens} tokens; one request may have {most}. Send less or shorter ones.")
+        raise ContextTooLong(
+            f"The media take {tokens} tokens; one request may have {most}. Send less or shorter ones.", param="items"
+        )
 
 
 def _layout(index: int, medium: Medium, audio_tokens: int, preprocessor: VisionPreprocessor) -> MediaLayout:

@@ -27,6 +27,11 @@ class Medium:
     frames: Tensor | None = None
     sound: Samples | None = None
 
+    @property
+    def byte_count(self) -> int:
+        """Of what the file unfolded to."""
+        return sum(part.nbytes for part in (self.frames, self.sound) if part is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class MediaRows:

@@ -1,5 +1,6 @@
 """The media of one request as they arrive in chunks, held to the sizes that were announced and allowed."""
 
+import math
 from fractions import Fraction
 from typing import Final
 
@@ -85,12 +86,14 @@ def _modality(index: int, item: encoder_service_pb2.MediaItem) -> Modality:
 
 def _fps(index: int, item: encoder_service_pb2.MediaItem, settings: EncodersSettings) -> float:
     fps = item.video_fps if item.HasField("video_fps") else settings.video_fps
-    if not _LEAST_FPS <= fps <= settings.video_fps_most:  # false for what is no number
+    # Undoes the wire's float32.
+    rounded = float(Fraction(fps).limit_denominator(1000)) if math.isfinite(fps) else fps
+    if not _LEAST_FPS <= rounded <= settings.video_fps_most:  # false for what is no number
         raise InvalidInput(
             f"video_fps: expected {_LEAST_FPS:g} to {settings.video_fps_most:g} frames a second; came {fps:g}.",
             param=_param(index),
         )
-    return float(Fraction(fps).limit_denominator(1000))  # undoes the wire's float32
+    return rounded
 
 
 def _param(index: int) -> str:

@@ -49,9 +49,9 @@ class EncodersServicer:
     ) -> AsyncGenerator[EncodeResponse, None]:
         arrived = time.monotonic()
         inbox = MediaInbox(await _start(requests), self._engine.settings)
-        with self._engine.admit(inbox.byte_count):
+        with self._engine.admit(inbox.byte_count) as place:
             await _collect(requests, inbox)
-            encoding = self._engine.encode(inbox.items(), arrived)
+            encoding = self._engine.encode(inbox.items(), place, arrived)
             async with aclosing(encoding.outputs()) as outputs:
                 async for output in outputs:
                     for response in self._responses(output):

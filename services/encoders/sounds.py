@@ -17,6 +17,8 @@ Samples = NDArray[np.float32]
 _FORMATS = frozenset({"WAV", "WAVEX", "RF64", "MP3", "MPEG", "FLAC", "OGG"})
 _RATES_HZ = range(1_000, 768_001)
 _BLOCK_FRAMES = 1 << 16
+# Floats of any integer's scale are accepted; the energies of much louder ones are no numbers any more.
+_LOUDEST = 2.0**31
 
 
 def read_sound(data: bytes, settings: EncodersSettings) -> Samples:
@@ -31,7 +33,7 @@ def read_sound(data: bytes, settings: EncodersSettings) -> Samples:
     except AntiphonError:
         raise
     except Exception as error:  # on broken bytes the libraries raise whatever they like
-        raise _unreadable(f"the bytes are broken or of another kind ({_reason(error)})") from error
+        raise _unreadable("the bytes are broken or of another kind") from error
     if len(samples) < MIN_SAMPLES:
         raise UnreadableMedia(
             f"The sound is too short: expected at least {MIN_SAMPLES / SAMPLE_RATE_HZ * 1e3:.1f} ms; "
@@ -44,21 +46,31 @@ def to_16_khz(blocks: Iterator[Samples], rate_hz: int, settings: EncodersSetting
     """blocks, each (samples, channels), as one channel of 16 kHz; stops as soon as they are too long."""
     if rate_hz not in _RATES_HZ:
         raise InvalidInput(
-            f"expected a sample rate from {_RATES_HZ[0]} to {_RATES_HZ[-1]} Hz; the sound has {rate_hz} Hz."
+            f"Expected a sample rate from {_RATES_HZ[0]} to {_RATES_HZ[-1]} Hz; the sound has {rate_hz} Hz."
         )
     mono = _one_channel(blocks, rate_hz, settings)
     converted = list(mono if rate_hz == SAMPLE_RATE_HZ else _resampled(mono, rate_hz))
     samples = np.concatenate(converted) if converted else np.empty(0, np.float32)
+    _check_numbers(samples)
+    return samples
+
+
+def _check_numbers(samples: Samples) -> None:
     if not np.isfinite(samples).all():
         raise _unreadable("some samples are not finite numbers")
-    return samples
+    loudest = float(max(samples.max(initial=0.0), -samples.min(initial=0.0)))
+    if loudest > _LOUDEST:
+        raise _unreadable(f"its samples reach {loudest:.3g} where 1 is full scale")
 
 
 def _one_channel(blocks: Iterator[Samples], rate_hz: int, settings: EncodersSettings) -> Iterator[Samples]:
     room = settings.audio_seconds * rate_hz
     for block in blocks:
         if block.shape[1] > settings.audio_channels:
-            raise TooLarge(f"expected at most {settings.audio_channels} channels; the sound has {block.shape[1]}.")
+            raise TooLarge(
+                f"The sound has too many channels: at most {settings.audio_channels} are accepted; it has "
+                f"{block.shape[1]}. Mix it down."
+            )
         room -= len(block)
         if room < 0:
             raise InvalidInput(
@@ -87,9 +99,3 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
 
 def _unreadable(came: str) -> UnreadableMedia:
     return UnreadableMedia(f"The sound cannot be read: expected a wav, mp3, flac or ogg file; {came}.")
-
-
-def _reason(error: Exception) -> str:
-    """Without libsndfile's prefix, which tells the address of an object in memory."""
-    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-    return text.strip(" .")[:160] or type(error).__name__

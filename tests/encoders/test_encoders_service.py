@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from antiphon.errors import AtCapacity, ContextTooLong, InvalidInput, TooLarge, Unavailable, UnreadableMedia
+from antiphon.model.config import OmniConfig
 from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeStart, MediaChunk, MediaItem
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_VIDEO
 from services.encoders.config import EncodersSettings
-from services.encoders.engine import EncodersEngine
+from services.encoders.engine import EncodersEngine, Encoding
 from tests.encoders.conftest import END, HostedEncoders, answers, audio, hosted, image, requests, sent, video
-from tests.end_to_end.conversations import film, matroska_bytes, picture, png_bytes, sound, wav_bytes
+from tests.end_to_end.conversations import film, flac_bytes, matroska_bytes, picture, png_bytes, sound, wav_bytes
 
 WAV, PNG, MATROSKA = wav_bytes(sound(1.0)), png_bytes(picture()), matroska_bytes(film())
 
@@ -46,6 +47,12 @@ BAD_STREAMS = {
         [start(MediaItem(modality=MODALITY_VIDEO, byte_count=4, video_fps=1e6))],
         InvalidInput,
         "expected 0.01 to 30 frames a second; came 1e\\+06",
+        "items[0]",
+    ),
+    "too few frames": (
+        [start(MediaItem(modality=MODALITY_VIDEO, byte_count=4, video_fps=0.001))],
+        InvalidInput,
+        "expected 0.01 to 30 frames a second; came 0.001",
         "items[0]",
     ),
     "frames of no number": (
@@ -116,7 +123,43 @@ async def test_media_of_too_many_tokens_are_refused_before_they_are_encoded(
             await answers(encoders, requests(audio(WAV), audio(WAV)))
 
 
-@pytest.mark.parametrize("bounds", [{"requests": 1}, {"held_bytes": len(WAV) + 100}])
+async def test_media_are_bounded_while_they_unfold(settings: EncodersSettings, tmp_path: Path) -> None:
+    silence = flac_bytes(60.0)
+    assert len(silence) < 20_000
+    read: list[int] = []
+
+    async with hosted(settings.model_copy(update={"request_tokens": 1_000}), tmp_path) as encoders:
+        original = Encoding._read_item
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Encoding, "_read_item", lambda self, item: (read.append(1), original(self, item))[1])
+            with pytest.raises(ContextTooLong, match="one request may have 1000") as caught:
+                await answers(encoders, requests(*[audio(silence)] * 30))
+        assert caught.value.param == "items"
+        assert len(read) == 2, "what is beyond the bound is not read any more"
+
+
+async def test_a_request_may_have_no_more_tokens_than_the_thinker_reads(settings: EncodersSettings) -> None:
+    most = EncodersEngine(settings.model_copy(update={"request_tokens": 10**9})).settings.request_tokens
+    assert most == OmniConfig.from_checkpoint(settings.checkpoint).thinker.text.max_positions
+
+
+async def test_what_media_unfold_to_is_held_within_the_bound(settings: EncodersSettings, tmp_path: Path) -> None:
+    silence = flac_bytes(10.0)
+    unfolded = 10 * 16_000 * 4
+    tight = settings.model_copy(update={"held_bytes": unfolded + 2 * len(silence)})
+    async with hosted(tight, tmp_path) as encoders:
+        outcomes = await asyncio.gather(
+            *(answers(encoders, requests(audio(silence))) for _ in range(2)), return_exceptions=True
+        )
+        refused = [outcome for outcome in outcomes if isinstance(outcome, AtCapacity)]
+        assert len(refused) <= 1
+        assert len(await answers(encoders, requests(audio(silence)))) > 2, "one at a time fits"
+        with pytest.raises(TooLarge, match="more than the encoders may hold"):
+            await answers(encoders, requests(audio(silence), audio(silence)))
+        assert (encoders.engine.live_requests, encoders.engine.held_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("bounds", [{"requests": 1}, {"held_bytes": 7 * len(WAV) // 2}])
 async def test_full_encoders_say_so_and_serve_again(
     bounds: dict[str, int], settings: EncodersSettings, tmp_path: Path
 ) -> None:
@@ -168,8 +211,8 @@ async def test_one_bad_request_among_many_harms_none(settings: EncodersSettings,
 
 async def test_encoders_that_still_load_say_so(settings: EncodersSettings) -> None:
     engine = EncodersEngine(settings)
-    with pytest.raises(Unavailable, match="still loading"):
-        engine.encode([], arrived=0.0)
+    with pytest.raises(Unavailable, match="still loading"), engine.admit(0) as place:
+        engine.encode([], place, arrived=0.0)
     await engine.close()
 
 

@@ -119,3 +119,15 @@ def test_damaged_files_never_raise_anything_else() -> None:
                 damaged[place] = random.integers(0, 256)
             with suppress(InvalidInput):
                 read_image(bytes(damaged), SETTINGS)
+
+
+def test_a_large_image_takes_few_copies_of_itself() -> None:
+    """Pillow keeps four bytes a pixel; the pixels as an array take three, twice while they are put in order."""
+    large = encoded(Image.new("RGB", (2_000, 2_000)))
+    settings = SETTINGS.model_copy(update={"image_pixels": 4_000_000})
+    read_image(large, settings)
+    converted: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "copy", lambda image: converted.append("copy") or image)
+        read_image(large, settings)
+    assert converted == []

@@ -79,8 +79,20 @@ def test_a_file_that_unfolds_to_hours_is_refused_while_it_is_read() -> None:
 
 
 def test_too_many_channels_are_refused() -> None:
-    with pytest.raises(TooLarge, match="at most 2 channels; the sound has 3"):
+    with pytest.raises(TooLarge, match="too many channels: at most 2 are accepted; it has 3"):
         read_sound(encoded(tone(0.5, channels=3)), SETTINGS)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000])
+@pytest.mark.parametrize("loudness", [1e10, -1e10, 3e38])
+def test_a_sound_too_loud_for_arithmetic_is_refused(loudness: float, rate_hz: int) -> None:
+    wave = tone(0.5, rate_hz) * 0 + np.float32(loudness)
+    with pytest.raises(UnreadableMedia, match=r"samples reach|not finite"):
+        read_sound(encoded(wave, rate_hz, subtype="FLOAT"), SETTINGS)
+
+
+def test_floats_of_16_bit_scale_are_read() -> None:
+    assert np.abs(read_sound(encoded(tone(0.5) * 32_768, subtype="FLOAT"), SETTINGS)).max() > 10_000
 
 
 @pytest.mark.parametrize("rate_hz", [1, 900, 900_000])

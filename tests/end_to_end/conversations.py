@@ -75,6 +75,13 @@ def wav_bytes(part: Sound) -> bytes:
     return buffer.getvalue()
 
 
+def flac_bytes(seconds: float) -> bytes:
+    """Of silence, which takes next to nothing."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(round(seconds * 16_000), np.int16), 16_000, format="FLAC")
+    return buffer.getvalue()
+
+
 def png_bytes(part: Picture) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(part.pixels).save(buffer, format="PNG")
