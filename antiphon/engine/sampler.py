@@ -136,7 +136,7 @@ def drawing(rows: list[SamplingParameters], device: torch.device) -> DrawRows:
 
 # How many ids of a row are looked at, most probable first; beside a top-k there are three kinds.
 _GREEDY, _SORTED, _UNSORTED = 0, -1, -2
-# A smaller one would be zero in float32.
+# Below it a float32 loses digits, and at last is zero.
 _LEAST_TEMPERATURE = torch.finfo(torch.float32).tiny
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from antiphon.model.audio_features import token_count
+from antiphon.model.audio_features import FRAMES_PER_SECOND, token_count
 from antiphon.model.config import AudioEncoderConfig, OmniConfig
 from antiphon.model.weights import Checkpoint
 
@@ -67,7 +67,8 @@ class AudioEncoder(nn.Module):
         return [[AudioWindow(part, padded) for part in torch.split(mel, size, dim=1)] for mel in mels]
 
     def padded_second(self, frame_counts: Iterable[int]) -> int:
-        return min(max(frame_counts, default=0), 2 * self.config.window_half)
+        """Frames to which an incomplete last second of these sounds is padded, all of one request."""
+        return min(max(frame_counts, default=0), FRAMES_PER_SECOND)
 
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """The sounds of one request, each (mel bins, frames) -> each (rows, output width)."""

@@ -20,11 +20,8 @@ class AudioEncoderConfig:
     feed_forward: int
     mel_bins: int
     conv_channels: int
-    # Mel frames of half a convolution chunk (50: chunks of 100 frames, one second).
-    window_half: int
     # Mel frames inside which attention is full (800: eight seconds).
     attention_window: int
-    max_positions: int
     output_width: int
 
 
@@ -41,6 +38,7 @@ class VisionEncoderConfig:
     position_count: int
     output_width: int
     deepstack_blocks: tuple[int, ...]
+    rope_theta: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,6 @@ class ThinkerConfig:
     audio_token_id: int
     image_token_id: int
     video_token_id: int
-    position_id_per_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +117,7 @@ class OmniConfig:
     # None in checkpoints without speech (Thinking, Captioner).
     talker: TalkerConfig | None
     code2wav: Code2WavConfig | None
-    im_start_id: int
     im_end_id: int
-    user_id: int
-    assistant_id: int
     tts_pad_id: int
     tts_bos_id: int
     tts_eos_id: int
@@ -133,18 +127,16 @@ class OmniConfig:
         """Reads `directory/config.json`. Raises CheckpointError when it is missing, broken or not Qwen3-Omni."""
         file = directory / "config.json"
         try:
-            root = Section(json.loads(file.read_text()), "", file)
-        except (OSError, ValueError, AttributeError) as error:
+            values: object = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{file}: expected the config.json of a Qwen3-Omni checkpoint; {error}") from error
+        root = Section(values, "", file)
         speaks = root.has("talker_config") and root.has("code2wav_config") and root.boolean("enable_audio_output")
         return cls(
             thinker=_thinker(root.section("thinker_config")),
             talker=_talker(root.section("talker_config")) if speaks else None,
             code2wav=_code2wav(root.section("code2wav_config")) if speaks else None,
-            im_start_id=root.integer("im_start_token_id"),
             im_end_id=root.integer("im_end_token_id"),
-            user_id=root.integer("user_token_id"),
-            assistant_id=root.integer("assistant_token_id"),
             tts_pad_id=root.integer("tts_pad_token_id"),
             tts_bos_id=root.integer("tts_bos_token_id"),
             tts_eos_id=root.integer("tts_eos_token_id"),
@@ -173,7 +165,6 @@ def _thinker(section: Section) -> ThinkerConfig:
         audio_token_id=section.integer("audio_token_id"),
         image_token_id=section.integer("image_token_id"),
         video_token_id=section.integer("video_token_id"),
-        position_id_per_seconds=section.integer("position_id_per_seconds"),
     )
 
 
@@ -195,6 +186,9 @@ def _talker(section: Section) -> TalkerConfig:
 
 
 def _audio(section: Section) -> AudioEncoderConfig:
+    section.require("activation_function", "gelu")
+    section.require("n_window", 50)  # half of the second that convolutions reach
+    section.require("scale_embedding", False)
     return AudioEncoderConfig(
         width=section.integer("d_model"),
         layers=section.integer("encoder_layers"),
@@ -202,14 +196,14 @@ def _audio(section: Section) -> AudioEncoderConfig:
         feed_forward=section.integer("encoder_ffn_dim"),
         mel_bins=section.integer("num_mel_bins"),
         conv_channels=section.integer("downsample_hidden_size"),
-        window_half=section.integer("n_window"),
         attention_window=section.integer("n_window_infer"),
-        max_positions=section.integer("max_source_positions"),
         output_width=section.integer("output_dim"),
     )
 
 
 def _vision(section: Section) -> VisionEncoderConfig:
+    section.require("hidden_act", "gelu_pytorch_tanh")
+    theta, _ = section.rope(default_theta=10_000.0, kind="axial")
     return VisionEncoderConfig(
         width=section.integer("hidden_size"),
         depth=section.integer("depth"),
@@ -222,6 +216,7 @@ def _vision(section: Section) -> VisionEncoderConfig:
         position_count=section.integer("num_position_embeddings"),
         output_width=section.integer("out_hidden_size"),
         deepstack_blocks=section.integers("deepstack_visual_indexes"),
+        rope_theta=theta,
     )
 
 
@@ -231,6 +226,7 @@ def _decoder(section: Section) -> DecoderConfig:
     section.require("hidden_act", "silu")
     section.require("decoder_sparse_step", 1)
     section.require("mlp_only_layers", [])
+    section.require("use_sliding_window", False)
     layers, heads, kv_heads = (
         section.integer(key) for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     )
@@ -260,6 +256,8 @@ def _decoder(section: Section) -> DecoderConfig:
 
 def _code2wav(section: Section) -> Code2WavConfig:
     theta, _ = section.rope(default_theta=10_000.0)
+    section.require("attention_bias", False)
+    section.require("hidden_act", "silu")
     return Code2WavConfig(
         codebook_size=section.integer("codebook_size"),
         quantizers=section.integer("num_quantizers"),

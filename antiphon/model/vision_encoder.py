@@ -17,8 +17,6 @@ from antiphon.model.vision_patches import PatchedFrames
 from antiphon.model.weights import Checkpoint
 
 _LAYER_NORM_EPS = 1e-6
-# The axial rotation's base; the configuration has no key for it.
-_ROPE_THETA = 10_000.0
 # Patches computed at once (but at least one temporal patch): bounds the memory.
 _PATCHES_AT_ONCE = 16_384
 
@@ -86,7 +84,7 @@ class VisionEncoder(nn.Module):
         hidden: Tensor = self.patch_embed(patches)
         places = _places(height, width, self.config.merge_size).to(hidden.device)
         hidden = hidden + self.pos_embed(places, height, width).to(hidden.dtype)
-        rotation = _rotation(places, self.config.width // self.config.heads)
+        rotation = _rotation(places, self.config.width // self.config.heads, self.config.rope_theta)
         deepstack: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             hidden = block(hidden, rotation)
@@ -199,11 +197,11 @@ def _places(height: int, width: int, merge: int) -> Tensor:
     return torch.stack([axis.reshape(blocks).transpose(1, 2).flatten() for axis in (rows, columns)], dim=1)
 
 
-def _rotation(places: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
+def _rotation(places: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
     """cos and sin, float32 (patches, head width): half the frequencies follow the row, half the column."""
     axis_width = head_width // 2
     exponents = torch.arange(0, axis_width, 2, dtype=torch.float32, device=places.device) / axis_width
-    angles = (places[:, :, None].float() * (1.0 / _ROPE_THETA**exponents)).flatten(1).repeat(1, 2)
+    angles = (places[:, :, None].float() * (1.0 / theta**exponents)).flatten(1).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 

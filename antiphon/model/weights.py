@@ -31,17 +31,21 @@ class Checkpoint:
     def load(
         self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> dict[str, Tensor]:
-        """Reads just `names`. Raises CheckpointError naming what is missing."""
+        """Reads just `names`. Raises CheckpointError naming what is missing or cannot be read."""
         wanted = list(names)
         missing = [name for name in wanted if name not in self._file_of]
         if missing:
             raise CheckpointError(_missing_sentence(self.directory, missing))
         loaded: dict[str, Tensor] = {}
         for file in sorted({self._file_of[name] for name in wanted}):
-            with safe_open(self.directory / file, framework="pt", device=str(device)) as tensors:
-                for name in wanted:
-                    if self._file_of[name] == file:
-                        loaded[name] = tensors.get_tensor(name).to(dtype)
+            inside = [name for name in wanted if self._file_of[name] == file]
+            try:
+                with safe_open(self.directory / file, framework="pt", device=str(device)) as tensors:
+                    loaded.update({name: tensors.get_tensor(name).to(dtype) for name in inside})
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"{self.directory / file}: expected {', '.join(inside[:3])}; {error}. Copy it again."
+                ) from error
         return loaded
 
     def tensor(
@@ -137,7 +141,7 @@ def _tensor_files(directory: Path) -> dict[str, str]:
             return files
         with safe_open(single, framework="pt") as tensors:
             return dict.fromkeys(tensors.keys(), single.name)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(
             f"{directory}: expected model.safetensors or model.safetensors.index.json of Hugging Face; {error}"
         ) from error

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from antiphon.engine.sampler import SamplingParameters
 from antiphon.model.config import OmniConfig
+from antiphon.prompt.checkpoint_config import PromptConfig
 from antiphon.wire.generation import PromptNumbers
 from services.talker.config import TalkerSettings
 from services.talker.engine import Script, Speech, TalkerEngine
@@ -54,11 +55,11 @@ class Lines:
 
     @classmethod
     def of(cls, checkpoint: Path, turn: RecordedTurn) -> "Lines":
-        config = OmniConfig.from_checkpoint(checkpoint)
+        config, roles = OmniConfig.from_checkpoint(checkpoint), PromptConfig.from_checkpoint(checkpoint)
         ids, thinker = turn.token_ids, config.thinker
-        starts = (ids == config.im_start_id).nonzero().flatten().tolist()
+        starts = (ids == roles.im_start_id).nonzero().flatten().tolist()
         turns = [torch.arange(start, stop) for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True)]
-        users = torch.cat([places for places in turns if ids[places[1]] == config.user_id])
+        users = torch.cat([places for places in turns if ids[places[1]] == roles.user_id])
         media = torch.tensor([thinker.audio_token_id, thinker.image_token_id, thinker.video_token_id])
         positions = turn.talker.positions.numpy().astype(np.float32)
         return cls(
