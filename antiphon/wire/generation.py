@@ -21,6 +21,8 @@ from antiphon.wire import arrays
 MAX_LOGIT_BIASES: Final = 1024
 MAX_LOGIT_BIAS: Final = 100.0
 MAX_PENALTY: Final = 100.0
+# Logits are divided by it: smaller ones would make them infinite, and infinities no numbers.
+MIN_REPETITION_PENALTY: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def read_sampling(sampling: Sampling, vocabulary: int, *, name: str = "sampling"
     _require_range(f"{name}.temperature", sampling.temperature, 0.0, MAX_PENALTY)
     _require_range(f"{name}.top_k", sampling.top_k, 0, math.inf)
     _require_range(f"{name}.top_p", top_p, 0.0, 1.0, open_below=True)
-    _require_range(f"{name}.repetition_penalty", repetition_penalty, 0.0, MAX_PENALTY, open_below=True)
+    _require_range(f"{name}.repetition_penalty", repetition_penalty, MIN_REPETITION_PENALTY, MAX_PENALTY)
     _require_range(f"{name}.presence_penalty", sampling.presence_penalty, -MAX_PENALTY, MAX_PENALTY)
     _require_range(f"{name}.frequency_penalty", sampling.frequency_penalty, -MAX_PENALTY, MAX_PENALTY)
     return SamplingParameters(

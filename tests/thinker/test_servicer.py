@@ -266,6 +266,11 @@ MALFORMED: dict[str, tuple[Change, type[AntiphonError], str]] = {
     "a negative top-k": (_with_start(sampling=Sampling(top_k=-2)), InvalidInput, "sampling.top_k"),
     "no top-p": (_with_start(sampling=Sampling(top_p=0)), InvalidInput, "a number above 0 and at most 1; came 0"),
     "no repetition penalty": (_with_start(sampling=Sampling(repetition_penalty=0)), InvalidInput, "repetition"),
+    "a repetition penalty beyond arithmetic": (
+        _with_start(sampling=Sampling(repetition_penalty=1e-38)),
+        InvalidInput,
+        "sampling.repetition_penalty: expected a number from 0.001 to 100",
+    ),
     "an infinite bias": (
         _with_start(sampling=Sampling(logit_bias=[LogitBias(token_id=1, bias=float("inf"))])),
         InvalidInput,
