@@ -69,7 +69,7 @@ class Checkpoint:
         the place of names that the disk lays out differently, and FUSED matrices are stacked from their parts. Shapes
         are checked against the configuration."""
         state = dict(given or {})
-        parameters = {**dict(module.named_parameters()), **_persistent_buffers(module)}
+        parameters = dict(module.named_parameters())
         parts = {name: _parts(prefix + name) for name in parameters if name not in state}
         read = self.load([part for each in parts.values() for part in each], dtype=dtype, device=device)
         state.update({name: self._stack([read.pop(part) for part in each], each[0]) for name, each in parts.items()})
@@ -150,8 +150,3 @@ def _tensor_files(directory: Path) -> dict[str, str]:
 def _missing_sentence(directory: Path, missing: list[str]) -> str:
     shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     return f"{directory}: the checkpoint lacks {shown}. Use a complete checkpoint of a variant that has this part."
-
-
-def _persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
-    keys = set(module.state_dict().keys())
-    return {name: buffer for name, buffer in module.named_buffers() if name in keys}

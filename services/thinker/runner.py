@@ -53,15 +53,17 @@ class ThinkerRunner:
         places: list[Tensor] = []
         additions: list[Tensor] = []
         for each, start in zip(slices, starts[:-1], strict=True):
-            media, offset = each.sequence.request.media, start - each.first_row
-            chosen = _inside(media.prompt_rows, each)
-            if chosen.start == chosen.stop:
+            request, offset = each.sequence.request, start - each.first_row
+            if each.first_row >= request.prompt_rows:
                 continue
-            at = torch.from_numpy(media.prompt_rows[chosen] + offset).to(self._device)
-            rows.index_copy_(0, at, media.rows[chosen].to(self._device))
-            visual = _inside(media.visual_prompt_rows, each)
-            places.append(torch.from_numpy(media.visual_prompt_rows[visual] + offset))
-            additions.append(media.deepstack[:, visual])
+            media = request.media
+            chosen, visual = _inside(media.prompt_rows, each), _inside(media.visual_prompt_rows, each)
+            if chosen.start < chosen.stop:
+                at = torch.from_numpy(media.prompt_rows[chosen] + offset).to(self._device)
+                rows.index_copy_(0, at, media.rows[chosen].to(self._device))
+            if visual.start < visual.stop:
+                places.append(torch.from_numpy(media.visual_prompt_rows[visual] + offset))
+                additions.append(media.deepstack[:, visual])
         if not places:
             return None
         together = torch.cat(additions, 1).to(self._device)
@@ -102,9 +104,11 @@ def _outcome(part: ThinkerSlice, accepted: Tensor | None, start: int, token_id: 
 def _hidden_rows(part: ThinkerSlice, accepted: Tensor | None, start: int) -> Sequence[HiddenRows]:
     """Those of the slice that were not given before."""
     request = part.sequence.request
+    if not request.sends_hidden_rows or accepted is None or part.first_row >= request.prompt_rows:
+        return ()
     inside = _inside(request.media.prompt_rows, part)
     first = max(inside.start, request.hidden_rows_given)
-    if not request.sends_hidden_rows or accepted is None or first >= inside.stop:
+    if first >= inside.stop:
         return ()
     request.hidden_rows_given = inside.stop
     places = torch.from_numpy(request.media.prompt_rows[first : inside.stop] + (start - part.first_row))
