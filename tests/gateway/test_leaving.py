@@ -18,7 +18,7 @@ async def test_the_turn_under_way_finishes_while_readiness_tells(nano: Path, fak
         async with serving_gateway(nano, caller, ("127.0.0.1", 0), 20) as port:
             url = f"http://127.0.0.1:{port}"
             turn = asyncio.create_task(client.post(f"{url}/v1/chat/completions", json=spoken(stream=True)))
-            await until_open(fakes, 3)
+            await until_open(fakes, 1)
             watching.create_task(see_it_leave(client, url))
         assert events_of((await turn).text)[-1]["choices"][0]["finish_reason"] == "stop"
         with pytest.raises(httpx.ConnectError):
@@ -40,7 +40,7 @@ async def test_a_turn_that_outlasts_its_time_is_cut(nano: Path, fakes: Fakes, tm
         async with serving_gateway(nano, caller, ("127.0.0.1", 0), 0.1) as port:
             url = f"http://127.0.0.1:{port}/v1/chat/completions"
             turn = asyncio.create_task(client.post(url, json=spoken(stream=True)))
-            await until_open(fakes, 3)
+            await until_open(fakes, 1)
             began = time.monotonic()
         assert time.monotonic() - began < 5
         await asyncio.gather(turn, return_exceptions=True)
