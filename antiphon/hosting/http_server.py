@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from antiphon.errors import Unavailable
+from antiphon.hosting.http_protocol import BoundedHttpProtocol
 
 _BACKLOG: Final = 1024
 
@@ -19,8 +20,11 @@ _BACKLOG: Final = 1024
 class HttpLimits:
     # Answers that are still being streamed may go on for so long after a stop was asked for.
     drain_seconds: int = 30
+    # Without a request, and until the head of one is whole.
     idle_connection_seconds: int = 75
     header_bytes: int = 64 << 10
+    # A client that takes nothing of an answer for so long is gone, though its connection is not.
+    unread_seconds: int = 60
     web_socket_message_bytes: int = 32 << 20  # 15 MiB of sound are 20 MiB of base64
 
 
@@ -47,8 +51,9 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving_http(app: ASGIApp, host: str, port: int, limits: HttpLimits | None = None) -> AsyncIterator[int]:
     """Gives the real port once requests are accepted (port 0 takes a free one); at the end drains."""
-    with _bound(host, port) as bound:
-        server = _Server(_config(app, limits or HttpLimits()))
+    bounds = limits or HttpLimits()
+    with _bound(host, port, bounds) as bound:
+        server = _Server(_config(app, bounds))
         running = asyncio.create_task(server.serve(sockets=[bound]), name="http")
         try:
             await server.startup_over.wait()
@@ -64,6 +69,7 @@ async def serving_http(app: ASGIApp, host: str, port: int, limits: HttpLimits | 
 def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=BoundedHttpProtocol,
         log_config=None,
         access_log=False,  # a span tells more
         server_header=False,
@@ -75,11 +81,13 @@ def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
+def _bound(host: str, port: int, limits: HttpLimits) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's delay off only where the protocol is named; else small events wait 40 ms for an ACK.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted sockets inherit it
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.unread_seconds * 1000)
         try:
             bound.bind((host, port))
         except OSError as error:
