@@ -25,7 +25,7 @@ _Push = Callable[[], Tensor]
 
 class CodecEngine:
     def __init__(self, settings: CodecSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._config = OmniConfig.from_checkpoint(settings.checkpoint)
         self.config: Code2WavConfig = self._config.require_code2wav()
         self._model: Code2Wav | None = None
@@ -60,8 +60,8 @@ class CodecEngine:
         """A new speech; its state is freed when the block is left. Raises AtCapacity."""
         if self._model is None:
             raise Unavailable("The codec is still loading its model. Try again soon.")
-        if self._live >= self._settings.streams:
-            raise AtCapacity(f"All {self._settings.streams} places of the codec are taken. Try again soon.")
+        if self._live >= self.settings.streams:
+            raise AtCapacity(f"All {self.settings.streams} places of the codec are taken. Try again soon.")
         self._live += 1
         try:
             yield SpeechStream(self._model.stream(), self._worker)
@@ -69,8 +69,8 @@ class CodecEngine:
             self._live -= 1
 
     def _load(self) -> Code2Wav:
-        where = placement(self._settings.device, self._settings.dtype)
-        checkpoint = Checkpoint(self._settings.checkpoint)
+        where = placement(self.settings.device, self.settings.dtype)
+        checkpoint = Checkpoint(self.settings.checkpoint)
         model = Code2Wav.load(checkpoint, self._config, dtype=where.dtype, device=where.device)
         # The first computations choose kernels; no listener should wait for that.
         warm_up, silence = model.stream(), torch.zeros(2, self.config.quantizers, dtype=torch.int64)
@@ -90,6 +90,8 @@ class SpeechStream:
 
     async def push(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
         """codes (frames, quantizers) within the codebook -> the samples that are final now. One push at a time."""
+        if self._clock.started is None:
+            self._clock.arrived = time.monotonic()  # until its first frame it waited for the Talker, not for the codec
         samples: NDArray[np.float32] = (await self._worker.run(lambda: self._compute(codes))).numpy()
         self._clock.steps += 1
         self._clock.first_output = self._clock.first_output or time.monotonic()

@@ -55,6 +55,13 @@ async def test_a_speech_tells_its_counts_and_times(engine: CodecEngine) -> None:
     assert 0 <= timings.queue_ms + timings.first_output_ms <= timings.total_ms
 
 
+async def test_waiting_for_the_first_frame_is_not_waiting_for_the_codec(engine: CodecEngine) -> None:
+    with engine.open() as speech:
+        await asyncio.sleep(0.4)
+        await speech.push(draw_codes(1).numpy())
+        assert speech.timings().total_ms < 400
+
+
 async def test_places_are_counted_and_freed(settings: CodecSettings) -> None:
     engine = CodecEngine(settings.model_copy(update={"streams": 2}))
     with pytest.raises(Unavailable, match="loading"), engine.open():
