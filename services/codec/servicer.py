@@ -1,9 +1,6 @@
 """The codec over gRPC: frames in, waveform out; the first frame goes alone, later ones together when they queue up."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +11,18 @@ from antiphon.v1.codec_service_pb2 import DecodeEnd, DecodeRequest, DecodeRespon
 from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.wire import arrays, methods
 from antiphon.wire.generation import timings_message
+from antiphon.wire.incoming import read_beside
 from services.codec.config import CodecSettings
 from services.codec.engine import CodecEngine, SpeechStream
 from services.codec.frame_inbox import FrameInbox
 
 
 def host(settings: CodecSettings) -> HostedService:
-    engine = CodecEngine(settings)
-    servicer = CodecServicer(engine, settings)
+    return hosted(CodecEngine(settings))
+
+
+def hosted(engine: CodecEngine) -> HostedService:
+    servicer = CodecServicer(engine)
     return HostedService(
         stage="codec",
         grpc_service=methods.DECODE.service,
@@ -34,15 +35,15 @@ def host(settings: CodecSettings) -> HostedService:
 
 
 class CodecServicer:
-    def __init__(self, engine: CodecEngine, settings: CodecSettings) -> None:
-        self._engine, self._settings = engine, settings
+    def __init__(self, engine: CodecEngine) -> None:
+        self._engine, self._settings = engine, engine.settings
 
     async def decode(
-        self, requests: AsyncIterator[DecodeRequest], _context: Any
+        self, requests: AsyncIterator[DecodeRequest], _context: object
     ) -> AsyncGenerator[DecodeResponse, None]:
         inbox = FrameInbox(self._settings.waiting_frames)
         with self._engine.open() as speech:
-            async with self._receiving(requests, inbox):
+            async with read_beside(self._receive(requests, inbox), "codec"):
                 while (codes := await inbox.take(self._group(speech))) is not None:
                     first_sample = speech.sample_count
                     samples = await speech.push(codes)
@@ -53,16 +54,6 @@ class CodecServicer:
     def _group(self, speech: SpeechStream) -> int:
         """The first frame must not wait for others: the listener hears it first."""
         return self._settings.frames_per_push if speech.frame_count else 1
-
-    @asynccontextmanager
-    async def _receiving(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> AsyncIterator[None]:
-        """Reads the frames beside the decoding."""
-        task = asyncio.create_task(self._receive(requests, inbox), name="input of the codec")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _receive(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> None:
         try:

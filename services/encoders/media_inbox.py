@@ -8,11 +8,10 @@ from antiphon.errors import InvalidInput, TooLarge, UnreadableMedia
 from antiphon.prompt.conversation import Modality
 from antiphon.v1 import encoder_service_pb2
 from antiphon.v1.encoder_service_pb2 import EncodeStart, MediaChunk
-from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO
+from antiphon.wire.modalities import MODALITY_NAMES
 from services.encoders.config import EncodersSettings
 from services.encoders.media import MediaItem
 
-_MODALITIES: Final[dict[int, Modality]] = {MODALITY_AUDIO: "audio", MODALITY_IMAGE: "image", MODALITY_VIDEO: "video"}
 _LEAST_FPS: Final = 0.01
 
 
@@ -78,7 +77,7 @@ def _check_sizes(start: EncodeStart, settings: EncodersSettings) -> None:
 
 
 def _modality(index: int, item: encoder_service_pb2.MediaItem) -> Modality:
-    modality = _MODALITIES.get(item.modality)
+    modality = MODALITY_NAMES.get(item.modality)
     if modality is None:
         raise InvalidInput(f"modality: expected audio, image or video; came {item.modality}.", param=_param(index))
     return modality

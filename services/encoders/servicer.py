@@ -3,31 +3,28 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any, Final
 
 from antiphon.errors import InvalidInput
 from antiphon.hosting.service import HostedService, ServiceLoad
-from antiphon.prompt.conversation import Modality
 from antiphon.prompt.layout import MediaLayout
 from antiphon.v1 import media_pb2
-from antiphon.v1.encoder_service_pb2 import EncodeEnd, EncodeRequest, EncodeResponse, EncodeStart
-from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, EmbeddingRows
+from antiphon.v1.encoder_service_pb2 import EncodeEnd, EncodeRequest, EncodeResponse
+from antiphon.v1.media_pb2 import EmbeddingRows
 from antiphon.wire import methods, tensors
 from antiphon.wire.generation import timings_message
+from antiphon.wire.incoming import first_request
+from antiphon.wire.modalities import MODALITY_NUMBERS
 from services.encoders.config import EncodersSettings
 from services.encoders.engine import EncodersEngine
 from services.encoders.media import MediaRows
 from services.encoders.media_inbox import MediaInbox
 
-_MODALITIES: Final[dict[Modality, media_pb2.Modality]] = {
-    "audio": MODALITY_AUDIO,
-    "image": MODALITY_IMAGE,
-    "video": MODALITY_VIDEO,
-}
-
 
 def host(settings: EncodersSettings) -> HostedService:
-    engine = EncodersEngine(settings)
+    return hosted(EncodersEngine(settings))
+
+
+def hosted(engine: EncodersEngine) -> HostedService:
     servicer = EncodersServicer(engine)
     return HostedService(
         stage="encoders",
@@ -45,10 +42,10 @@ class EncodersServicer:
         self._engine = engine
 
     async def encode(
-        self, requests: AsyncIterator[EncodeRequest], _context: Any
+        self, requests: AsyncIterator[EncodeRequest], _context: object
     ) -> AsyncGenerator[EncodeResponse, None]:
         arrived = time.monotonic()
-        inbox = MediaInbox(await _start(requests), self._engine.settings)
+        inbox = MediaInbox((await first_request(requests)).start, self._engine.settings)
         with self._engine.admit(inbox.byte_count) as place:
             await _collect(requests, inbox)
             encoding = self._engine.encode(inbox.items(), place, arrived)
@@ -66,14 +63,6 @@ class EncodersServicer:
             yield EncodeResponse(rows=_rows_message(part))
 
 
-async def _start(requests: AsyncIterator[EncodeRequest]) -> EncodeStart:
-    first = await anext(requests, None)
-    kind = None if first is None else first.WhichOneof("message")
-    if first is None or kind != "start":
-        raise InvalidInput(f"Expected start as the first message; came {kind or 'nothing'}.")
-    return first.start
-
-
 async def _collect(requests: AsyncIterator[EncodeRequest], inbox: MediaInbox) -> None:
     async for request in requests:
         kind = request.WhichOneof("message")
@@ -88,7 +77,7 @@ async def _collect(requests: AsyncIterator[EncodeRequest], inbox: MediaInbox) ->
 def _layout_message(layout: MediaLayout) -> media_pb2.MediaLayout:
     return media_pb2.MediaLayout(
         index=layout.index,
-        modality=_MODALITIES[layout.modality],
+        modality=MODALITY_NUMBERS[layout.modality],
         token_count=layout.token_count,
         grid_time=layout.grid_time,
         grid_height=layout.grid_height,
@@ -101,7 +90,7 @@ def _layout_message(layout: MediaLayout) -> media_pb2.MediaLayout:
 
 def _rows_message(part: MediaRows) -> EmbeddingRows:
     return EmbeddingRows(
-        modality=_MODALITIES[part.modality],
+        modality=MODALITY_NUMBERS[part.modality],
         first_row=part.first_row,
         rows=tensors.pack(part.rows),
         deepstack=[tensors.pack(level) for level in part.deepstack],

@@ -7,28 +7,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from antiphon.errors import ContextTooLong, InternalError, InvalidInput
-from antiphon.prompt.conversation import Modality as ModalityName
 from antiphon.prompt.conversation import Text
 from antiphon.prompt.layout import MediaLayout
 from antiphon.prompt.prompt import BuiltPrompt, PositionedTokens, PromptBuilder
 from antiphon.v1 import media_pb2
 from antiphon.v1.encoder_service_pb2 import EncodeInputEnd, EncodeRequest, EncodeStart, MediaChunk, MediaItem
 from antiphon.v1.generation_pb2 import Prompt
-from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO
 from antiphon.v1.talker_service_pb2 import SpeakStart
 from antiphon.v1.thinker_service_pb2 import GenerateStart
 from antiphon.wire import arrays
+from antiphon.wire.modalities import MODALITY_NAMES
 from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
 
 _CHUNK_BYTES: Final = 1 << 20
 # Texts shorter than this become tokens at once; longer take a thread, not to hold up other turns.
 _INLINE_CHARACTERS: Final = 4096
 _ITEM: Final = re.compile(r"items\[(\d{1,4})\]")
-_NAMES: Final[dict[media_pb2.Modality, ModalityName]] = {
-    MODALITY_AUDIO: "audio",
-    MODALITY_IMAGE: "image",
-    MODALITY_VIDEO: "video",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +80,11 @@ def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits) 
 
 def prompt_layout(layout: media_pb2.MediaLayout) -> MediaLayout:
     """The encoders' layout as the prompt reads it."""
-    if layout.modality not in _NAMES:
+    if layout.modality not in MODALITY_NAMES:
         raise InternalError(f"The encoders told a layout of modality {layout.modality}; there is none such.")
     return MediaLayout(
         index=layout.index,
-        modality=_NAMES[layout.modality],
+        modality=MODALITY_NAMES[layout.modality],
         token_count=layout.token_count,
         grid_time=layout.grid_time,
         grid_height=layout.grid_height,

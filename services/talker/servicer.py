@@ -1,9 +1,7 @@
 """The Talker over gRPC: decode each message, call the engine, encode each frame the moment it is spoken."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from contextlib import aclosing
 
 from antiphon.engine.sampler import SamplingParameters
 from antiphon.errors import InternalError, InvalidInput
@@ -14,13 +12,17 @@ from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse, SpeakStart
 from antiphon.wire import arrays, methods, tensors
 from antiphon.wire.generation import finish_reason_message, read_ids, read_prompt, read_sampling, timings_message
+from antiphon.wire.incoming import first_request, read_beside
 from services.talker.config import TalkerSettings
 from services.talker.engine import Script, Speech, TalkerEngine
 from services.talker.request import ASSISTANT_ROWS, Frame
 
 
 def host(settings: TalkerSettings) -> HostedService:
-    engine = TalkerEngine(settings)
+    return hosted(TalkerEngine(settings))
+
+
+def hosted(engine: TalkerEngine) -> HostedService:
     servicer = TalkerServicer(engine)
     return HostedService(
         stage="talker",
@@ -37,9 +39,14 @@ class TalkerServicer:
     def __init__(self, engine: TalkerEngine) -> None:
         self._engine = engine
 
-    async def speak(self, requests: AsyncIterator[SpeakRequest], _context: Any) -> AsyncGenerator[SpeakResponse, None]:
-        script = self._script(await _start(requests))
-        async with aclosing(self._engine.speak(script)) as speech, self._receiving(requests, speech) as received:
+    async def speak(
+        self, requests: AsyncIterator[SpeakRequest], _context: object
+    ) -> AsyncGenerator[SpeakResponse, None]:
+        script = self._script((await first_request(requests)).start)
+        async with (
+            aclosing(self._engine.speak(script)) as speech,
+            read_beside(self._receive(requests, speech), "talker") as received,
+        ):
             frame_count = 0
             async for frame in speech:
                 yield _frame_message(frame_count, frame)
@@ -73,19 +80,8 @@ class TalkerServicer:
             )
         return parameters
 
-    @asynccontextmanager
-    async def _receiving(
-        self, requests: AsyncIterator[SpeakRequest], speech: Speech
-    ) -> AsyncIterator[asyncio.Task[None]]:
-        """Reads the input beside the speech. A fault in it ends the speech; awaiting the task tells which."""
-        task = asyncio.create_task(self._receive(requests, speech), name="input of the talker")
-        try:
-            yield task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
     async def _receive(self, requests: AsyncIterator[SpeakRequest], speech: Speech) -> None:
+        """A fault in the input ends the speech."""
         try:
             async for request in requests:
                 self._add(request, speech)
@@ -107,14 +103,6 @@ class TalkerServicer:
             speech.add_hidden_rows(request.hidden_rows.first_row, rows)
         else:
             raise InvalidInput(f"Expected hidden_rows or token after start; came {kind or 'an empty message'}.")
-
-
-async def _start(requests: AsyncIterator[SpeakRequest]) -> SpeakStart:
-    first = await anext(requests, None)
-    kind = None if first is None else first.WhichOneof("message")
-    if first is None or kind != "start":
-        raise InvalidInput(f"Expected start as the first message; came {kind or 'nothing'}.")
-    return first.start
 
 
 def _frame_message(first_frame: int, frame: Frame) -> SpeakResponse:

@@ -18,9 +18,10 @@ from antiphon.model.config import OmniConfig
 from antiphon.model.placement import Placement, placement
 from antiphon.model.thinker import Thinker
 from antiphon.model.weights import Checkpoint
+from antiphon.prompt.conversation import Modality
 from antiphon.wire.generation import PromptNumbers
 from services.thinker.config import ThinkerSettings
-from services.thinker.prompt_media import ModalityName, PromptMedia
+from services.thinker.prompt_media import PromptMedia
 from services.thinker.request import ThinkerOutput, ThinkerRequest
 from services.thinker.runner import ThinkerRunner
 
@@ -104,7 +105,7 @@ class Answer:
         self._engine, self._request, self._generation = engine, request, generation
         self._is_closed = False
 
-    def add_rows(self, modality: ModalityName, first_row: int, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
+    def add_rows(self, modality: Modality, first_row: int, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
         """The next rows of one modality; what they complete is computed at once. Raises InvalidInput."""
         self._request.media.add(modality, first_row, rows, deepstack)
         self._generation.extend(self._request.media.available_rows)

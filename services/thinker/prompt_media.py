@@ -1,7 +1,6 @@
 """The media of one prompt: which of its rows are placeholders, and the embedding rows that come for them in parts."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor
 from antiphon.engine.sequence import ALL_ROWS
 from antiphon.errors import InvalidInput
 from antiphon.model.config import OmniConfig
-
-ModalityName = Literal["audio", "image", "video"]
+from antiphon.prompt.conversation import Modality
 
 
 class PromptMedia:
@@ -20,14 +18,14 @@ class PromptMedia:
 
     def __init__(self, token_ids: NDArray[np.int64], config: OmniConfig, dtype: torch.dtype) -> None:
         thinker = config.thinker
-        of_modality: dict[ModalityName, NDArray[np.bool_]] = {
+        of_modality: dict[Modality, NDArray[np.bool_]] = {
             "audio": token_ids == thinker.audio_token_id,
             "image": token_ids == thinker.image_token_id,
             "video": token_ids == thinker.video_token_id,
         }
         visual = of_modality["image"] | of_modality["video"]
         self._rows_of = {name: np.flatnonzero(mask) for name, mask in of_modality.items()}
-        self._received: dict[ModalityName, int] = dict.fromkeys(of_modality, 0)
+        self._received: dict[Modality, int] = dict.fromkeys(of_modality, 0)
         # The prompt row of each media row, and of each visual row; ascending.
         self.prompt_rows = np.flatnonzero(visual | of_modality["audio"])
         self.visual_prompt_rows = np.flatnonzero(visual)
@@ -45,7 +43,7 @@ class PromptMedia:
         ]
         return int(min(missing)) if missing else ALL_ROWS
 
-    def add(self, modality: ModalityName, first_row: int, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
+    def add(self, modality: Modality, first_row: int, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
         """rows (n, width) of one modality, which follow those that came before. Raises InvalidInput."""
         received, total = self._received[modality], len(self._rows_of[modality])
         if first_row != received:
@@ -70,7 +68,7 @@ class PromptMedia:
                     f"{self._received[name]} of them."
                 )
 
-    def _check(self, modality: ModalityName, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
+    def _check(self, modality: Modality, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
         expected = 0 if modality == "audio" else self._layers
         if len(deepstack) != expected:
             raise InvalidInput(f"rows.deepstack: expected {expected} tensors for {modality}; came {len(deepstack)}.")

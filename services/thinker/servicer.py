@@ -1,31 +1,27 @@
 """The Thinker over gRPC: decode each message, call the engine, encode what comes."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
+from contextlib import aclosing
 
 from antiphon.errors import InternalError, InvalidInput
 from antiphon.hosting.decoder_service import service_load
 from antiphon.hosting.service import HostedService
-from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, EmbeddingRows, MultimodalHiddenRows
+from antiphon.v1.media_pb2 import EmbeddingRows, MultimodalHiddenRows
 from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TextToken
 from antiphon.wire import methods, tensors
 from antiphon.wire.generation import finish_reason_message, read_ids, read_prompt, read_sampling, timings_message
+from antiphon.wire.incoming import first_request, read_beside
+from antiphon.wire.modalities import MODALITY_NAMES
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import Answer, Question, ThinkerEngine
-from services.thinker.prompt_media import ModalityName
 from services.thinker.request import HiddenRows, ThinkerOutput
-
-_MODALITIES: Final[dict[int, ModalityName]] = {
-    MODALITY_AUDIO: "audio",
-    MODALITY_IMAGE: "image",
-    MODALITY_VIDEO: "video",
-}
 
 
 def host(settings: ThinkerSettings) -> HostedService:
-    engine = ThinkerEngine(settings)
+    return hosted(ThinkerEngine(settings))
+
+
+def hosted(engine: ThinkerEngine) -> HostedService:
     servicer = ThinkerServicer(engine)
     return HostedService(
         stage="thinker",
@@ -43,10 +39,13 @@ class ThinkerServicer:
         self._engine = engine
 
     async def generate(
-        self, requests: AsyncIterator[GenerateRequest], _context: Any
+        self, requests: AsyncIterator[GenerateRequest], _context: object
     ) -> AsyncGenerator[GenerateResponse, None]:
-        question = self._question(await _start(requests))
-        async with aclosing(self._engine.answer(question)) as answer, _receiving(requests, answer) as received:
+        question = self._question((await first_request(requests)).start)
+        async with (
+            aclosing(self._engine.answer(question)) as answer,
+            read_beside(_receive(requests, answer), "thinker") as received,
+        ):
             async for output in answer:
                 yield _response(output)
             await received
@@ -66,26 +65,8 @@ class ThinkerServicer:
         )
 
 
-async def _start(requests: AsyncIterator[GenerateRequest]) -> GenerateStart:
-    first = await anext(requests, None)
-    kind = None if first is None else first.WhichOneof("message")
-    if first is None or kind != "start":
-        raise InvalidInput(f"Expected start as the first message; came {kind or 'nothing'}.")
-    return first.start
-
-
-@asynccontextmanager
-async def _receiving(requests: AsyncIterator[GenerateRequest], answer: Answer) -> AsyncIterator[asyncio.Task[None]]:
-    """Reads the rest of the input beside the answer. A fault in it ends the answer; awaiting the task tells which."""
-    task = asyncio.create_task(_receive(requests, answer), name="input of the thinker")
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 async def _receive(requests: AsyncIterator[GenerateRequest], answer: Answer) -> None:
+    """A fault in the input ends the answer."""
     try:
         async for request in requests:
             kind = request.WhichOneof("message")
@@ -101,7 +82,7 @@ async def _receive(requests: AsyncIterator[GenerateRequest], answer: Answer) -> 
 
 
 def _add_rows(message: EmbeddingRows, answer: Answer) -> None:
-    modality = _MODALITIES.get(message.modality)
+    modality = MODALITY_NAMES.get(message.modality)
     if modality is None:
         raise InvalidInput(f"rows.modality: expected audio, image or video; came {message.modality}.")
     rows = tensors.unpack(message.rows, name="rows.rows", shape=(None, None))

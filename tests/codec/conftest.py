@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from antiphon.hosting.grpc_server import ServerLimits, serving
-from antiphon.telemetry.names import STAGES
-from antiphon.wire.clients import StageCaller
-from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.stages import Codec
 from services.codec.config import CodecSettings
 from services.codec.engine import CodecEngine
+from services.codec.servicer import hosted
+from tests.one_stage import served
 
 
 @dataclass(frozen=True)
@@ -34,21 +32,7 @@ def settings(tiny_checkpoint: Path) -> CodecSettings:
 
 
 @asynccontextmanager
-async def hosted(settings: CodecSettings, folder: Path) -> AsyncIterator[HostedCodec]:
-    from antiphon.hosting.service import HostedService
-    from antiphon.wire import methods
-    from services.codec.servicer import CodecServicer
-
+async def running(settings: CodecSettings, folder: Path) -> AsyncIterator[HostedCodec]:
     engine = CodecEngine(settings)
-    servicer = CodecServicer(engine, settings)
-    service = HostedService(
-        stage="codec",
-        grpc_service=methods.DECODE.service,
-        add_to_server=lambda server: methods.DECODE.add_to_server(server, servicer.decode),
-        start=engine.start,
-        close=engine.close,
-    )
-    address = f"unix:{folder}/codec.sock"
-    directory = StaticDirectory({stage: [address] for stage in STAGES})
-    async with serving([service], address, ServerLimits(drain_seconds=1)), StageCaller(directory) as caller:
-        yield HostedCodec(engine, caller.stages().codec)
+    async with served(hosted(engine), folder) as stages:
+        yield HostedCodec(engine, stages.codec)

@@ -15,7 +15,7 @@ from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.v1.tensor_pb2 import Tensor
 from antiphon.wire import arrays
 from services.codec.config import CodecSettings
-from tests.codec.conftest import HostedCodec, draw_codes, hosted
+from tests.codec.conftest import HostedCodec, draw_codes, running
 from tests.reference.transformers_reference import TransformersReference
 
 
@@ -53,7 +53,7 @@ async def test_the_waveform_equals_one_full_decode(
     sizes: list[int], settings: CodecSettings, tiny_reference: TransformersReference, tmp_path: Path
 ) -> None:
     codes = draw_codes(40)
-    async with hosted(settings, tmp_path) as codec:
+    async with running(settings, tmp_path) as codec:
         *waveforms, end = await answers(codec, speech(codes, sizes))
     with torch.no_grad():
         expected = tiny_reference.model.code2wav(codes.long().T[None])[0, 0].numpy()
@@ -73,7 +73,7 @@ async def test_the_first_frame_is_heard_before_the_second_exists(settings: Codec
         await heard.wait()
         yield END
 
-    async with hosted(settings, tmp_path) as codec, aclosing(codec.codec.decode(slow())) as responses:
+    async with running(settings, tmp_path) as codec, aclosing(codec.codec.decode(slow())) as responses:
         first = await anext(responses)
         assert (first.waveform.frames_decoded, len(samples_of(first))) == (1, 1920 - 555)
         heard.set()
@@ -81,14 +81,14 @@ async def test_the_first_frame_is_heard_before_the_second_exists(settings: Codec
 
 
 async def test_the_first_frame_goes_alone_also_out_of_a_larger_message(settings: CodecSettings, tmp_path: Path) -> None:
-    async with hosted(settings, tmp_path) as codec:
+    async with running(settings, tmp_path) as codec:
         responses = await answers(codec, speech(draw_codes(40), [40]))
     decoded = [response.waveform.frames_decoded for response in responses[:-1]]
     assert decoded == [1, 17, 33, 40], "one, then groups of 16"
 
 
 async def test_a_speech_without_frames_just_ends(settings: CodecSettings, tmp_path: Path) -> None:
-    async with hosted(settings, tmp_path) as codec:
+    async with running(settings, tmp_path) as codec:
         (only,) = await answers(codec, sent(END))
     assert only.end.sample_count == 0
 
@@ -113,7 +113,7 @@ BAD_INPUT = [
 async def test_bad_input_is_refused_with_a_reason(
     messages: list[DecodeRequest], expected: str, settings: CodecSettings, tmp_path: Path
 ) -> None:
-    async with hosted(settings, tmp_path) as codec:
+    async with running(settings, tmp_path) as codec:
         with pytest.raises(InvalidInput, match=expected):
             await answers(codec, sent(*messages))
         assert codec.engine.live_streams == 0
@@ -128,7 +128,7 @@ async def test_a_full_codec_says_so_and_serves_again(settings: CodecSettings, tm
         yield END
 
     one_place = settings.model_copy(update={"streams": 1})
-    async with hosted(one_place, tmp_path) as codec, aclosing(codec.codec.decode(held())) as first:
+    async with running(one_place, tmp_path) as codec, aclosing(codec.codec.decode(held())) as first:
         await anext(first)
         with pytest.raises(AtCapacity, match="All 1 places"):
             await answers(codec, sent(END))
@@ -148,7 +148,7 @@ async def test_a_cancelled_speech_leaves_nothing(after: int, settings: CodecSett
             first += 4
             await asyncio.sleep(0)
 
-    async with hosted(settings, tmp_path) as codec:
+    async with running(settings, tmp_path) as codec:
         before = len(asyncio.all_tasks())
         async with aclosing(codec.codec.decode(endless())) as responses:
             for _ in range(after):

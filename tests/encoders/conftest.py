@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.hosting.grpc_server import ServerLimits, serving
-from antiphon.hosting.service import HostedService
-from antiphon.telemetry.names import STAGES
 from antiphon.v1.encoder_service_pb2 import (
     EncodeInputEnd,
     EncodeRequest,
@@ -19,13 +16,11 @@ from antiphon.v1.encoder_service_pb2 import (
     MediaItem,
 )
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, Modality
-from antiphon.wire import methods
-from antiphon.wire.clients import StageCaller
-from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.stages import Encoders
 from services.encoders.config import EncodersSettings
 from services.encoders.engine import EncodersEngine
-from services.encoders.servicer import EncodersServicer
+from services.encoders.servicer import hosted
+from tests.one_stage import served
 
 END = EncodeRequest(end=EncodeInputEnd())
 
@@ -80,8 +75,8 @@ async def sent(messages: Sequence[EncodeRequest]) -> AsyncIterator[EncodeRequest
         yield message
 
 
-async def answers(hosted: HostedEncoders, stream: AsyncIterator[EncodeRequest]) -> list[EncodeResponse]:
-    async with aclosing(hosted.encoders.encode(stream, timeout_seconds=60)) as responses:
+async def answers(running: HostedEncoders, stream: AsyncIterator[EncodeRequest]) -> list[EncodeResponse]:
+    async with aclosing(running.encoders.encode(stream, timeout_seconds=60)) as responses:
         return [response async for response in responses]
 
 
@@ -91,17 +86,7 @@ def settings(tiny_checkpoint: Path) -> EncodersSettings:
 
 
 @asynccontextmanager
-async def hosted(settings: EncodersSettings, folder: Path) -> AsyncIterator[HostedEncoders]:
+async def running(settings: EncodersSettings, folder: Path) -> AsyncIterator[HostedEncoders]:
     engine = EncodersEngine(settings)
-    servicer = EncodersServicer(engine)
-    service = HostedService(
-        stage="encoders",
-        grpc_service=methods.ENCODE.service,
-        add_to_server=lambda server: methods.ENCODE.add_to_server(server, servicer.encode),
-        start=engine.start,
-        close=engine.close,
-    )
-    address = f"unix:{folder}/encoders.sock"
-    directory = StaticDirectory({stage: [address] for stage in STAGES})
-    async with serving([service], address, ServerLimits(drain_seconds=1)), StageCaller(directory) as caller:
-        yield HostedEncoders(engine, caller.stages().encoders)
+    async with served(hosted(engine), folder) as stages:
+        yield HostedEncoders(engine, stages.encoders)

@@ -11,7 +11,7 @@ from antiphon.v1.encoder_service_pb2 import EncodeResponse
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, Modality
 from antiphon.wire import arrays
 from services.encoders.config import EncodersSettings
-from tests.encoders.conftest import Sent, answers, audio, hosted, image, requests, video
+from tests.encoders.conftest import Sent, answers, audio, image, requests, running, video
 from tests.end_to_end.conversations import film, matroska_bytes, picture, png_bytes, sound, user, wav_bytes
 from tests.reference.reference_inputs import Film, Part, Picture, ReferenceInputs, Sound
 from tests.reference.transformers_reference import TransformersReference
@@ -66,7 +66,7 @@ async def test_rows_equal_transformers(
 ) -> None:
     media = REQUESTS[name]
     bounds = {"message_bytes": message_bytes, "audio_windows_per_job": 1 if message_bytes < 9_999 else 4}
-    async with hosted(settings.model_copy(update=bounds), tmp_path) as encoders:
+    async with running(settings.model_copy(update=bounds), tmp_path) as encoders:
         responses = await answers(encoders, requests(*map(as_sent, media)))
     inputs = ReferenceInputs(tiny_reference.checkpoint).build([user(*media)])
     _assert_audio_equal(responses, inputs, tiny_reference)
@@ -129,7 +129,7 @@ async def test_requests_at_the_same_time_do_not_mix(settings: EncodersSettings, 
     import asyncio
 
     names = ["everything", "a sound", "an image", "a video with its sound", "sounds under a second"]
-    async with hosted(settings, tmp_path) as encoders:
+    async with running(settings, tmp_path) as encoders:
         alone = [await answers(encoders, requests(*map(as_sent, REQUESTS[name]))) for name in names]
         together = await asyncio.gather(*(answers(encoders, requests(*map(as_sent, REQUESTS[name]))) for name in names))
     for first, second in zip(alone, together, strict=True):

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from antiphon.errors import AtCapacity, ContextTooLong, InvalidInput, TooLarge, Unavailable, UnreadableMedia
+from antiphon.errors import AtCapacity, ContextTooLong, InternalError, InvalidInput, TooLarge, Unavailable, UnreadableMedia
 from antiphon.model.config import OmniConfig
+from antiphon.model.vision_encoder import VisionEncoder
 from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeStart, MediaChunk, MediaItem
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_VIDEO
 from services.encoders.config import EncodersSettings
 from services.encoders.engine import EncodersEngine, Encoding
-from tests.encoders.conftest import END, HostedEncoders, answers, audio, hosted, image, requests, sent, video
+from tests.encoders.conftest import END, HostedEncoders, answers, audio, image, requests, running, sent, video
 from tests.end_to_end.conversations import film, flac_bytes, matroska_bytes, picture, png_bytes, sound, wav_bytes
 
 WAV, PNG, MATROSKA = wav_bytes(sound(1.0)), png_bytes(picture()), matroska_bytes(film())
@@ -71,7 +73,7 @@ BAD_STREAMS = {
 @pytest.mark.parametrize("name", BAD_STREAMS)
 async def test_a_stream_that_is_not_as_agreed_is_refused(name: str, settings: EncodersSettings, tmp_path: Path) -> None:
     messages, kind, expected, param = BAD_STREAMS[name]
-    async with hosted(settings, tmp_path) as encoders:
+    async with running(settings, tmp_path) as encoders:
         with pytest.raises(kind, match=expected) as caught:
             await answers(encoders, sent(messages))
         assert caught.value.param == param
@@ -107,7 +109,7 @@ BAD_MEDIA: dict[str, tuple[Request, type[InvalidInput], str, str | None]] = {
 @pytest.mark.parametrize("name", BAD_MEDIA)
 async def test_a_bad_medium_is_named(name: str, settings: EncodersSettings, tmp_path: Path) -> None:
     stream, kind, expected, param = BAD_MEDIA[name]
-    async with hosted(settings, tmp_path) as encoders:
+    async with running(settings, tmp_path) as encoders:
         with pytest.raises(kind, match=expected) as caught:
             await answers(encoders, stream())
         assert caught.value.param == param
@@ -117,7 +119,7 @@ async def test_a_bad_medium_is_named(name: str, settings: EncodersSettings, tmp_
 async def test_media_of_too_many_tokens_are_refused_before_they_are_encoded(
     settings: EncodersSettings, tmp_path: Path
 ) -> None:
-    async with hosted(settings.model_copy(update={"request_tokens": 20}), tmp_path) as encoders:
+    async with running(settings.model_copy(update={"request_tokens": 20}), tmp_path) as encoders:
         assert len(await answers(encoders, requests(audio(WAV)))) == 3
         with pytest.raises(ContextTooLong, match="The media take 26 tokens; one request may have 20"):
             await answers(encoders, requests(audio(WAV), audio(WAV)))
@@ -128,7 +130,7 @@ async def test_media_are_bounded_while_they_unfold(settings: EncodersSettings, t
     assert len(silence) < 20_000
     read: list[int] = []
 
-    async with hosted(settings.model_copy(update={"request_tokens": 1_000}), tmp_path) as encoders:
+    async with running(settings.model_copy(update={"request_tokens": 1_000}), tmp_path) as encoders:
         original = Encoding._read_item
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Encoding, "_read_item", lambda self, item: (read.append(1), original(self, item))[1])
@@ -147,7 +149,7 @@ async def test_what_media_unfold_to_is_held_within_the_bound(settings: EncodersS
     silence = flac_bytes(10.0)
     unfolded = 10 * 16_000 * 4
     tight = settings.model_copy(update={"held_bytes": unfolded + 2 * len(silence)})
-    async with hosted(tight, tmp_path) as encoders:
+    async with running(tight, tmp_path) as encoders:
         outcomes = await asyncio.gather(
             *(answers(encoders, requests(audio(silence))) for _ in range(2)), return_exceptions=True
         )
@@ -171,7 +173,7 @@ async def test_full_encoders_say_so_and_serve_again(
                 await held.wait()
             yield message
 
-    async with hosted(settings.model_copy(update=bounds), tmp_path) as encoders:
+    async with running(settings.model_copy(update=bounds), tmp_path) as encoders:
         first = asyncio.create_task(answers(encoders, slow()))
         await _until(lambda: encoders.engine.live_requests == 1)
         with pytest.raises(AtCapacity):
@@ -185,7 +187,7 @@ async def test_full_encoders_say_so_and_serve_again(
 async def test_a_cancelled_request_leaves_nothing(after: int, settings: EncodersSettings, tmp_path: Path) -> None:
     long = wav_bytes(sound(60.0))
     settings = settings.model_copy(update={"audio_windows_per_job": 1})
-    async with hosted(settings, tmp_path) as encoders:
+    async with running(settings, tmp_path) as encoders:
         await answers(encoders, requests(audio(WAV)))
         before = len(asyncio.all_tasks())
         async with aclosing(encoders.encoders.encode(requests(audio(long), audio(long)))) as responses:
@@ -204,7 +206,7 @@ async def test_one_bad_request_among_many_harms_none(settings: EncodersSettings,
         except UnreadableMedia as error:
             return error.param or "?"
 
-    async with hosted(settings, tmp_path) as encoders:
+    async with running(settings, tmp_path) as encoders:
         results = await asyncio.gather(*(ask(encoders, index) for index in range(12)))
     assert results == ["items[0]" if index % 3 == 0 else 5 for index in range(12)]
 
@@ -216,8 +218,24 @@ async def test_encoders_that_still_load_say_so(settings: EncodersSettings) -> No
     await engine.close()
 
 
+async def test_a_lost_device_is_told_to_whoever_watches(
+    settings: EncodersSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(settings, tmp_path) as encoders:
+        encoders.engine.check()
+
+        def lose(*_: object) -> None:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+        monkeypatch.setattr(VisionEncoder, "encode_many", lose)
+        with pytest.raises(InternalError, match="The vision encoder broke"):
+            await answers(encoders, requests(image(PNG)))
+        with pytest.raises(InternalError, match="The vision encoder broke"):
+            encoders.engine.check()
+
+
 async def test_times_are_told(settings: EncodersSettings, tmp_path: Path) -> None:
-    async with hosted(settings, tmp_path) as encoders:
+    async with running(settings, tmp_path) as encoders:
         *_, end = await answers(encoders, requests(audio(WAV), image(PNG), video(MATROSKA)))
     timings = end.end.timings
     assert timings.steps == 3

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from antiphon.errors import AntiphonError, ContextTooLong, DeadlineExceeded, InvalidInput
-from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.v1.generation_pb2 import (
     FINISH_REASON_LENGTH,
     FINISH_REASON_STOP,
@@ -22,12 +21,11 @@ from antiphon.v1.talker_service_pb2 import SpeakRequest, SpeakResponse, SpeakSta
 from antiphon.v1.tensor_pb2 import Tensor
 from antiphon.v1.thinker_service_pb2 import TextToken
 from antiphon.wire import arrays, tensors
-from antiphon.wire.clients import StageCaller
-from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.stages import Talker
 from services.talker.config import TalkerSettings
 from services.talker.engine import TalkerEngine
-from services.talker.servicer import TalkerServicer, host
+from services.talker.servicer import hosted
+from tests.one_stage import served
 from tests.talker.scripts import MAX_FRAMES, Lines
 
 Messages = list[SpeakRequest]
@@ -47,22 +45,9 @@ def lines(tiny_checkpoint, tiny_turns) -> dict[str, Lines]:
 
 @asynccontextmanager
 async def _open(checkpoint, directory, **settings) -> AsyncIterator[tuple[Talker, TalkerEngine]]:
-    engines: list[TalkerEngine] = []
-    original = TalkerServicer.__init__
-
-    def remember(servicer: TalkerServicer, engine: TalkerEngine) -> None:
-        engines.append(engine)
-        original(servicer, engine)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TalkerServicer, "__init__", remember)
-        service = host(TalkerSettings(checkpoint=checkpoint, **settings))
-    address = f"unix:{directory}/talker.sock"
-    async with (
-        serving([service], address, ServerLimits(drain_seconds=1)),
-        StageCaller(StaticDirectory({"talker": [address]})) as caller,
-    ):
-        yield caller.stages().talker, engines[0]
+    engine = TalkerEngine(TalkerSettings(checkpoint=checkpoint, **settings))
+    async with served(hosted(engine), directory) as stages:
+        yield stages.talker, engine
 
 
 def _start(lines: Lines, **options) -> SpeakRequest:

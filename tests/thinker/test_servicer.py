@@ -11,19 +11,17 @@ import pytest
 import torch
 
 from antiphon.errors import AntiphonError, ContextTooLong, DeadlineExceeded, InvalidInput
-from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.v1.generation_pb2 import FINISH_REASON_LENGTH, FINISH_REASON_STOP, LogitBias, Prompt, Sampling
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, EmbeddingRows
 from antiphon.v1.tensor_pb2 import Tensor
 from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, GenerateResponse, GenerateStart
 from antiphon.wire import arrays, tensors
-from antiphon.wire.clients import StageCaller
-from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.stages import Thinker
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import ThinkerEngine
-from services.thinker.servicer import ThinkerServicer, host
+from services.thinker.servicer import hosted
 from tests.model.recorded_prefill import RecordedTurn
+from tests.one_stage import served
 from tests.thinker.questions import media_places, media_rows
 
 NUMBERS = {"audio": MODALITY_AUDIO, "image": MODALITY_IMAGE, "video": MODALITY_VIDEO}
@@ -38,22 +36,9 @@ async def opened(tiny_checkpoint, tmp_path):
 
 @asynccontextmanager
 async def _open(checkpoint, directory, **settings) -> AsyncIterator[tuple[Thinker, ThinkerEngine]]:
-    engines: list[ThinkerEngine] = []
-    original = ThinkerServicer.__init__
-
-    def remember(servicer: ThinkerServicer, engine: ThinkerEngine) -> None:
-        engines.append(engine)
-        original(servicer, engine)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ThinkerServicer, "__init__", remember)
-        service = host(ThinkerSettings(checkpoint=checkpoint, **settings))
-    address = f"unix:{directory}/thinker.sock"
-    async with (
-        serving([service], address, ServerLimits(drain_seconds=1)),
-        StageCaller(StaticDirectory({"thinker": [address]})) as caller,
-    ):
-        yield caller.stages().thinker, engines[0]
+    engine = ThinkerEngine(ThinkerSettings(checkpoint=checkpoint, **settings))
+    async with served(hosted(engine), directory) as stages:
+        yield stages.thinker, engine
 
 
 def _start(turn: RecordedTurn, **options) -> GenerateStart:
