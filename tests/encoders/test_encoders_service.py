@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from antiphon.errors import AtCapacity, ContextTooLong, InternalError, InvalidInput, TooLarge, Unavailable, UnreadableMedia
+from antiphon.errors import (
+    AtCapacity,
+    ContextTooLong,
+    InternalError,
+    InvalidInput,
+    TooLarge,
+    Unavailable,
+    UnreadableMedia,
+)
 from antiphon.model.config import OmniConfig
 from antiphon.model.vision_encoder import VisionEncoder
 from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeStart, MediaChunk, MediaItem
