@@ -19,7 +19,7 @@ from antiphon.errors import AtCapacity, ContextTooLong
 class SchedulerLimits:
     # Sequences that hold pages at one time.
     max_running: int
-    # Sequences that wait for their turn; preempted ones are not counted.
+    # Sequences that wait for their turn before a new one is refused; one that lost its pages waits in any case.
     max_waiting: int
     # Rows of one step, decodes and prefill chunks together.
     rows_per_step: int

@@ -36,6 +36,10 @@ class DecoderSettings(BaseSettings):
     def page_count(self) -> int:
         return -(-self.cache_rows // self.page_rows)
 
+    def context(self, most_rows: int) -> int:
+        """Rows of one request, of the `most_rows` that the checkpoint allows."""
+        return min(most_rows, self.context_rows or most_rows)
+
     def bounds(self) -> DecoderBounds:
         steps = SchedulerLimits(self.running_requests, self.waiting_requests, self.rows_per_step)
         return DecoderBounds(steps, self.page_count, self.page_rows, self.media_rows)

@@ -47,14 +47,10 @@ class TalkerEngine:
         self.config = OmniConfig.from_checkpoint(settings.checkpoint)
         self.talker_config = self.config.require_talker()
         self._default_sampling = checkpoint_sampling(settings.checkpoint)
+        # Of a prompt and its frames together.
+        self.context_rows = settings.context(self.talker_config.text.max_positions)
         self._placement = placement(settings.device, settings.dtype)
         self.decoder: LoadingDecoder[TalkerRequest, Frame] = LoadingDecoder("Talker", settings.bounds())
-
-    @property
-    def context_rows(self) -> int:
-        """Of a prompt and its frames together."""
-        most = self.talker_config.text.max_positions
-        return min(most, self._settings.context_rows or most)
 
     async def start(self) -> None:
         """Loads the model, which takes a while, and starts the engine's thread."""
@@ -163,10 +159,6 @@ class Speech:
     def finish_reason(self) -> FinishReason | None:
         """None until it has ended, and when it was closed before."""
         return "stop" if self._is_silent else self._generation.finish_reason
-
-    @property
-    def frame_count(self) -> int:
-        return len(self._request.frames)
 
     @property
     def timings(self) -> Timings:

@@ -42,14 +42,10 @@ class ThinkerEngine:
         self._settings = settings
         self.config = OmniConfig.from_checkpoint(settings.checkpoint)
         self._end_ids = end_token_ids(settings.checkpoint, self.config)
+        # Of a prompt and its answer together.
+        self.context_rows = settings.context(self.config.thinker.text.max_positions)
         self._placement = placement(settings.device, settings.dtype)
         self.decoder: LoadingDecoder[ThinkerRequest, ThinkerOutput] = LoadingDecoder("Thinker", settings.bounds())
-
-    @property
-    def context_rows(self) -> int:
-        """Of a prompt and its answer together."""
-        most = self.config.thinker.text.max_positions
-        return min(most, self._settings.context_rows or most)
 
     async def start(self) -> None:
         """Loads the model, which takes a while, and starts the engine's thread."""
