@@ -4,6 +4,7 @@ The class, the code, the field at fault and the time to wait travel in trailing 
 tell UnreadableMedia from ContextTooLong.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -12,6 +13,8 @@ import grpc
 
 from antiphon import errors
 from antiphon.errors import AntiphonError, AtCapacity, InternalError
+
+_LOG = logging.getLogger(__name__)
 
 TYPE_KEY: Final = "antiphon-error-type"
 CODE_KEY: Final = "antiphon-error-code"
@@ -44,6 +47,12 @@ _CLASS_OF: Final[dict[grpc.StatusCode, type[AntiphonError]]] = {
     grpc.StatusCode.CANCELLED: errors.Unavailable,  # not by us: the server gave the call up
     grpc.StatusCode.ABORTED: errors.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+}
+
+_WHAT_HAPPENED: Final[dict[type[AntiphonError], str]] = {
+    AtCapacity: "The {called} stage is full. Try again in a moment.",
+    errors.Unavailable: "The {called} stage cannot be reached. Try again in a moment.",
+    errors.DeadlineExceeded: "The {called} stage did not answer in time. Ask for less, or try again.",
 }
 
 Metadata = tuple[tuple[str, str], ...]
@@ -98,11 +107,13 @@ def _family_members(error: BaseException) -> Iterator[AntiphonError]:
             yield from _family_members(inner)
 
 
-def _from_bare_status(status: grpc.StatusCode, message: str, called: str) -> AntiphonError:
-    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
-        return errors.TooLarge(f"A message to or from the {called} stage is too large: {message}")
+def _from_bare_status(status: grpc.StatusCode, details: str, called: str) -> AntiphonError:
+    """gRPC's own details may hold addresses: they are the operator's to read, not the caller's."""
+    _LOG.warning("The %s stage answered %s: %s", called, status.name, details)
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return errors.TooLarge(f"A message to or from the {called} stage is too large. Send less.")
     kind = _CLASS_OF.get(status, InternalError)
-    return kind(f"The {called} stage answered {status.name}: {message}")
+    return kind(f"{_WHAT_HAPPENED.get(kind, 'The {called} stage failed.').format(called=called)} ({status.name})")
 
 
 def _texts(metadata: Any) -> dict[str, str]:

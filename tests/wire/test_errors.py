@@ -47,12 +47,16 @@ def test_every_error_comes_back_as_itself(error: family.AntiphonError) -> None:
         (grpc.StatusCode.RESOURCE_EXHAUSTED, family.AtCapacity),
     ],
 )
-def test_a_status_of_grpc_itself_finds_its_place(status: grpc.StatusCode, kind: type[family.AntiphonError]) -> None:
-    bare = grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), "from below", None)
+def test_a_status_of_grpc_itself_finds_its_place(
+    status: grpc.StatusCode, kind: type[family.AntiphonError], caplog: pytest.LogCaptureFixture
+) -> None:
+    below = "failed to connect to ipv4:10.0.0.7:7001"
+    bare = grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), below, None)
     back = errors.from_rpc_error(bare, called="talker")
     assert type(back) is kind
     assert "talker" in back.message
-    assert "from below" in back.message
+    assert "10.0.0.7" not in back.message, "callers do not learn where stages live"
+    assert below in caplog.text, "operators do"
 
 
 def test_a_message_beyond_grpcs_bound_is_too_large() -> None:
