@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from antiphon.model.config import Code2WavConfig
-from antiphon.model.layers import RMSNorm
+from antiphon.model.layers import RMSNorm, SwiGLU
 
 
 class KeyValueWindow:
@@ -110,7 +110,7 @@ class _Layer(nn.Module):
         self.self_attn = _Attention(config, index)
         self.self_attn_layer_scale = _LayerScale(config.width)
         self.post_attention_layernorm = RMSNorm(config.width, config.rms_eps)
-        self.mlp = _FeedForward(config)
+        self.mlp = SwiGLU(config.width, config.feed_forward)
         self.mlp_layer_scale = _LayerScale(config.width)
 
     def forward(self, rows: Tensor, push: _Push) -> Tensor:
@@ -124,35 +124,19 @@ class _Attention(nn.Module):
         super().__init__()
         self._index, self._head_width = index, config.width // config.heads
         self._grouped = config.kv_heads != config.heads
-        kv_width = config.kv_heads * self._head_width
-        self.q_proj = nn.Linear(config.width, config.width, bias=False)
-        self.k_proj = nn.Linear(config.width, kv_width, bias=False)
-        self.v_proj = nn.Linear(config.width, kv_width, bias=False)
+        self._split = [config.heads, config.kv_heads, config.kv_heads]
+        self.qkv_proj = nn.Linear(config.width, sum(self._split) * self._head_width, bias=False)
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
 
     def forward(self, rows: Tensor, push: _Push) -> Tensor:
-        queries, new_keys, new_values = (self._heads(proj(rows)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        heads = self.qkv_proj(rows).view(rows.shape[0], -1, self._head_width).transpose(0, 1)
+        queries, new_keys, new_values = torch.split(heads, self._split)
         keys, values = push.window.write(self._index, push.seen, push.rotated(new_keys), new_values)
         mixed = functional.scaled_dot_product_attention(
             push.rotated(queries)[None], keys[None], values[None], attn_mask=push.mask, enable_gqa=self._grouped
         )
         projected: Tensor = self.o_proj(mixed[0].transpose(0, 1).flatten(1))
         return projected
-
-    def _heads(self, rows: Tensor) -> Tensor:
-        return rows.view(rows.shape[0], -1, self._head_width).transpose(0, 1)
-
-
-class _FeedForward(nn.Module):
-    def __init__(self, config: Code2WavConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.width, config.feed_forward, bias=False)
-        self.up_proj = nn.Linear(config.width, config.feed_forward, bias=False)
-        self.down_proj = nn.Linear(config.feed_forward, config.width, bias=False)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        fed: Tensor = self.down_proj(functional.silu(self.gate_proj(rows)) * self.up_proj(rows))
-        return fed
 
 
 class _LayerScale(nn.Module):
