@@ -144,7 +144,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         except BaseException as error:
             await _raise_if_cancelled(error)
             tracing.mark_failed(span, error)
-            return errors.family_member(error) or _defect(error)
+            known = errors.family_member(error)
+            return _defect(error) if known is None or isinstance(known, InternalError) else known
         finally:
             self._report(call)
 

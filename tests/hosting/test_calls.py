@@ -226,13 +226,14 @@ async def test_an_answer_that_meets_the_end_of_its_call_is_no_defect(caplog: pyt
     assert not caplog.text
 
 
+@pytest.mark.parametrize("kind", [KeyError, errors.InternalError])
 async def test_a_defect_tells_its_trace_and_nothing_else(
-    opened: Opener, ring: SpanRing, caplog: pytest.LogCaptureFixture
+    opened: Opener, ring: SpanRing, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
     class Broken(FakeTalker):
         async def speak(self, requests, *, timeout_seconds=None):  # type: ignore[no-untyped-def]
             async for request in requests:
-                raise KeyError(f"secret {request}")
+                raise kind(f"secret {request}")
             yield
 
     async with opened(only_talker(Broken())) as (_, caller):
