@@ -34,7 +34,8 @@ class PackedRows:
 
 
 class PagedKeyValues:
-    """Keys and values of all layers. A request's row r lies in slot pages[r // size] * size + r % size."""
+    """Keys and values of all layers. A request's row r lies in slot pages[r // size] * size + r % size. One thread at a
+    time: what is read lies in a buffer that every read uses again."""
 
     def __init__(
         self, config: DecoderConfig, page_count: int, page_size: int, *, dtype: torch.dtype, device: torch.device | str
@@ -46,14 +47,22 @@ class PagedKeyValues:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         bytes_at_once = _BYTES_AT_ONCE_CPU if self.keys.is_cpu else _BYTES_AT_ONCE
         self.slots_at_once = bytes_at_once // (config.kv_heads * config.head_width * dtype.itemsize)
+        # (keys and values, slots, kv heads, head width). New memory for every read costs more than the copy on a CPU.
+        self._gathered = self.keys.new_empty(2, 0, *shape[2:])
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         self.keys[layer].index_copy_(0, slots, keys)
         self.values[layer].index_copy_(0, slots, values)
 
     def read(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (slots, kv heads, head width)."""
-        return self.keys[layer].index_select(0, slots), self.values[layer].index_select(0, slots)
+        """Both (slots, kv heads, head width), valid until the next read."""
+        room = self._gathered.shape[1]
+        if len(slots) > room:
+            self._gathered = self.keys.new_empty(2, max(len(slots), 2 * room), *self.keys.shape[2:])
+        keys, values = self._gathered[:, : len(slots)]
+        torch.index_select(self.keys[layer], 0, slots, out=keys)
+        torch.index_select(self.values[layer], 0, slots, out=values)
+        return keys, values
 
 
 @dataclass(frozen=True, slots=True)
