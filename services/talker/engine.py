@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,10 @@ class TalkerEngine:
         self.decoder: LoadingDecoder[TalkerRequest, Frame] = LoadingDecoder("Talker", settings.bounds())
 
     async def start(self) -> None:
-        """Loads the model, which takes a while, and starts the engine's thread."""
+        """Loads the model, which takes a while, starts the engine's thread and lets it compute once. Raises what keeps
+        it from that."""
         await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
+        await self._warm_up()
 
     def speak(self, script: Script) -> "Speech":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the speech, also after its end."""
@@ -72,6 +75,17 @@ class TalkerEngine:
 
     def end_text(self, request: TalkerRequest) -> None:
         request.end_text(self._settings.frames_per_token, self._settings.least_frames)
+
+    async def _warm_up(self) -> None:
+        """The first computations choose kernels; no caller should wait for that."""
+        rows = 1 + ASSISTANT_ROWS
+        prompt = PromptNumbers(np.zeros(1, np.int64), np.zeros((3, rows), np.float32), next_position=float(rows))
+        voice = next(iter(self.talker_config.speaker_ids))
+        async with aclosing(self.speak(Script(prompt, [0] * PREFIX_IDS, voice, max_frames=2))) as speech:
+            speech.add_token(0, is_last=False)
+            speech.add_token(0, is_last=True)
+            async for _ in speech:
+                pass
 
     def _request(self, script: Script) -> TalkerRequest:
         self._check(script)

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from antiphon.engine.decoder import Submission
@@ -48,8 +50,10 @@ class ThinkerEngine:
         self.decoder: LoadingDecoder[ThinkerRequest, ThinkerOutput] = LoadingDecoder("Thinker", settings.bounds())
 
     async def start(self) -> None:
-        """Loads the model, which takes a while, and starts the engine's thread."""
+        """Loads the model, which takes a while, starts the engine's thread and lets it compute once. Raises what keeps
+        it from that."""
         await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
+        await self._warm_up()
 
     def answer(self, question: Question) -> "Answer":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the answer, also after its end."""
@@ -65,6 +69,14 @@ class ThinkerEngine:
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
         return Answer(self, request, generation)
+
+    async def _warm_up(self) -> None:
+        """The first computations choose kernels; no caller should wait for that."""
+        prompt = PromptNumbers(np.zeros(2, np.int64), np.zeros((3, 2), np.float32), next_position=2.0)
+        question = Question(prompt, SamplingParameters(temperature=1.0), max_new_tokens=2)
+        async with aclosing(self.answer(question)) as answer:
+            async for _ in answer:
+                pass
 
     def _request(self, question: Question) -> ThinkerRequest:
         prompt, most = question.prompt, question.max_new_tokens

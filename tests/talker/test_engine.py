@@ -10,6 +10,7 @@ import torch
 
 from antiphon.engine.sampler import SamplingParameters
 from antiphon.errors import AtCapacity, ContextTooLong, InternalError, InvalidInput, Unavailable
+from antiphon.model.code_predictor import CodePredictor
 from services.talker.config import TalkerSettings
 from services.talker.engine import TalkerEngine
 from tests.model.recorded_prefill import RecordedTurn
@@ -234,6 +235,15 @@ async def test_voices_differ(voiced):
     async with running(checkpoint) as engine:
         spoken = [(await say(engine, every["text"], voice=voice)).codes for voice in engine.talker_config.speaker_ids]
         assert len({str(codes) for codes in spoken}) == len(spoken)
+
+
+async def test_a_talker_that_cannot_compute_does_not_start(tiny_checkpoint, monkeypatch):
+    engine = TalkerEngine(TalkerSettings(checkpoint=tiny_checkpoint))
+    monkeypatch.setattr(CodePredictor, "predict", lambda *_: torch.empty(0).view(1))
+    with pytest.raises(InternalError, match="A step of the Talker failed"):
+        await engine.start()
+    assert is_idle(engine)
+    await engine.decoder.close()
 
 
 async def test_a_talker_that_has_not_started_says_so(tiny_checkpoint, tiny_lines):

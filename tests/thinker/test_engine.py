@@ -12,6 +12,7 @@ import torch
 from antiphon.engine.sampler import SamplingParameters
 from antiphon.errors import AtCapacity, CheckpointError, ContextTooLong, InternalError, InvalidInput, Unavailable
 from antiphon.model.config import OmniConfig
+from antiphon.model.thinker import Thinker
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import ThinkerEngine, end_token_ids
 from tests.thinker.questions import (
@@ -198,6 +199,15 @@ async def test_a_thinker_that_has_not_started_says_so(tiny_checkpoint, tiny_turn
     engine = ThinkerEngine(ThinkerSettings(checkpoint=tiny_checkpoint))
     with pytest.raises(Unavailable, match="still loading"):
         engine.answer(question(tiny_turns["text"]))
+    await engine.decoder.close()
+
+
+async def test_a_thinker_that_cannot_compute_does_not_start(tiny_checkpoint, monkeypatch):
+    engine = ThinkerEngine(ThinkerSettings(checkpoint=tiny_checkpoint))
+    monkeypatch.setattr(Thinker, "logits", lambda *_: torch.empty(0).view(1))
+    with pytest.raises(InternalError, match="A step of the Thinker failed"):
+        await engine.start()
+    assert is_idle(engine)
     await engine.decoder.close()
 
 
