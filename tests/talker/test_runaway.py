@@ -17,7 +17,7 @@ async def test_speech_that_outlasts_its_text_by_far_is_cut(tiny_checkpoint: Path
     async with running(tiny_checkpoint, frames_per_token=1, least_frames=3) as engine:
         found = await say(engine, lines, max_frames=2000)
     assert (len(found.frames), found.finish_reason) == (spoken, "length")
-    assert found.codes[: len(lines.codes)] == lines.codes[: spoken]
+    assert found.codes[: len(lines.codes)] == lines.codes[:spoken]
 
 
 async def test_a_short_text_may_take_its_least(tiny_checkpoint: Path, tiny_turns: Turns) -> None:
