@@ -32,11 +32,6 @@ def voiced(request: pytest.FixtureRequest, tiny_checkpoint: Path, nano: Path) ->
     return checkpoint, {name: Lines.of(checkpoint, turn) for name, turn in turns.items()}
 
 
-@pytest.fixture
-def tiny_lines(tiny_checkpoint: Path, tiny_turns: Turns) -> dict[str, Lines]:
-    return {name: Lines.of(tiny_checkpoint, turn) for name, turn in tiny_turns.items()}
-
-
 async def test_cancelling_frees_the_pages_before_the_next_step(tiny_checkpoint, tiny_lines):
     lines = tiny_lines["text"]
     async with running(tiny_checkpoint) as engine:
