@@ -8,7 +8,7 @@ from antiphon.errors import InvalidInput, TooLarge, UnreadableMedia
 from antiphon.prompt.conversation import Modality
 from antiphon.v1 import encoder_service_pb2
 from antiphon.v1.encoder_service_pb2 import EncodeStart, MediaChunk
-from antiphon.wire.modalities import MODALITY_NAMES
+from antiphon.wire.media import MODALITY_NAMES
 from services.encoders.config import EncodersSettings
 from services.encoders.media import MediaItem
 

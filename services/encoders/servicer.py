@@ -7,13 +7,12 @@ from contextlib import aclosing
 from antiphon.errors import InvalidInput
 from antiphon.hosting.service import HostedService, ServiceLoad
 from antiphon.prompt.layout import MediaLayout
-from antiphon.v1 import media_pb2
 from antiphon.v1.encoder_service_pb2 import EncodeEnd, EncodeRequest, EncodeResponse
 from antiphon.v1.media_pb2 import EmbeddingRows
 from antiphon.wire import methods, tensors
 from antiphon.wire.generation import timings_message
 from antiphon.wire.incoming import first_request
-from antiphon.wire.modalities import MODALITY_NUMBERS
+from antiphon.wire.media import MODALITY_NUMBERS, layout_message
 from services.encoders.config import EncodersSettings
 from services.encoders.engine import EncodersEngine
 from services.encoders.media import MediaRows
@@ -57,7 +56,7 @@ class EncodersServicer:
 
     def _responses(self, output: MediaLayout | MediaRows) -> Iterator[EncodeResponse]:
         if isinstance(output, MediaLayout):
-            yield EncodeResponse(layout=_layout_message(output))
+            yield EncodeResponse(layout=layout_message(output))
             return
         for part in output.parts(self._engine.settings.message_bytes):
             yield EncodeResponse(rows=_rows_message(part))
@@ -72,20 +71,6 @@ async def _collect(requests: AsyncIterator[EncodeRequest], inbox: MediaInbox) ->
             raise InvalidInput(f"Expected chunk or end after start; came {kind or 'an empty message'}.")
         inbox.add(request.chunk)
     raise InvalidInput("The input broke off before its end message.")
-
-
-def _layout_message(layout: MediaLayout) -> media_pb2.MediaLayout:
-    return media_pb2.MediaLayout(
-        index=layout.index,
-        modality=MODALITY_NUMBERS[layout.modality],
-        token_count=layout.token_count,
-        grid_time=layout.grid_time,
-        grid_height=layout.grid_height,
-        grid_width=layout.grid_width,
-        seconds_per_grid=layout.seconds_per_grid,
-        audio_token_count=layout.audio_token_count,
-        audio_seconds=layout.audio_seconds,
-    )
 
 
 def _rows_message(part: MediaRows) -> EmbeddingRows:

@@ -26,6 +26,7 @@ from antiphon.v1.talker_service_pb2 import SpeakRequest
 from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, TextToken
 from antiphon.wire import arrays
 from antiphon.wire.errors import family_member
+from antiphon.wire.media import read_layout
 from antiphon.wire.stages import Stages
 from services.gateway import turn_messages
 from services.gateway.config import GatewaySettings
@@ -146,7 +147,7 @@ class _Turn:
             async for response in responses:
                 match response.WhichOneof("message"):
                     case "layout":
-                        layouts.append(turn_messages.prompt_layout(response.layout))
+                        layouts.append(read_layout(response.layout))
                         if len(layouts) == len(self._request.media):
                             turn_messages.check_duration(layouts, self._limits)
                             await self._start(layouts)

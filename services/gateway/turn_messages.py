@@ -6,17 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from antiphon.errors import ContextTooLong, InternalError, InvalidInput
+from antiphon.errors import ContextTooLong, InvalidInput
 from antiphon.prompt.conversation import Text
 from antiphon.prompt.layout import MediaLayout
 from antiphon.prompt.prompt import BuiltPrompt, PositionedTokens, PromptBuilder
-from antiphon.v1 import media_pb2
 from antiphon.v1.encoder_service_pb2 import EncodeInputEnd, EncodeRequest, EncodeStart, MediaChunk, MediaItem
 from antiphon.v1.generation_pb2 import Prompt
 from antiphon.v1.talker_service_pb2 import SpeakStart
 from antiphon.v1.thinker_service_pb2 import GenerateStart
 from antiphon.wire import arrays
-from antiphon.wire.modalities import MODALITY_NAMES
 from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -75,23 +73,6 @@ def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits) 
         voice=speech.voice,
         sampling=speech.sampling,
         max_frames=min(speech.max_frames, limits.talker_context_rows - rows),
-    )
-
-
-def prompt_layout(layout: media_pb2.MediaLayout) -> MediaLayout:
-    """The encoders' layout as the prompt reads it."""
-    if layout.modality not in MODALITY_NAMES:
-        raise InternalError(f"The encoders told a layout of modality {layout.modality}; there is none such.")
-    return MediaLayout(
-        index=layout.index,
-        modality=MODALITY_NAMES[layout.modality],
-        token_count=layout.token_count,
-        grid_time=layout.grid_time,
-        grid_height=layout.grid_height,
-        grid_width=layout.grid_width,
-        seconds_per_grid=layout.seconds_per_grid,
-        audio_token_count=layout.audio_token_count,
-        audio_seconds=layout.audio_seconds,
     )
 
 

@@ -11,7 +11,7 @@ from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, Genera
 from antiphon.wire import methods, tensors
 from antiphon.wire.generation import finish_reason_message, read_ids, read_prompt, read_sampling, timings_message
 from antiphon.wire.incoming import first_request, read_beside
-from antiphon.wire.modalities import MODALITY_NAMES
+from antiphon.wire.media import MODALITY_NAMES
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import Answer, Question, ThinkerEngine
 from services.thinker.request import HiddenRows, ThinkerOutput

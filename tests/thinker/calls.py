@@ -8,7 +8,7 @@ from antiphon.v1.generation_pb2 import Prompt
 from antiphon.v1.media_pb2 import EmbeddingRows
 from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, GenerateResponse, GenerateStart
 from antiphon.wire import arrays, tensors
-from antiphon.wire.modalities import MODALITY_NUMBERS
+from antiphon.wire.media import MODALITY_NUMBERS
 from antiphon.wire.stages import Thinker
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import ThinkerEngine
