@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import os
 from collections.abc import AsyncIterator, Callable
 
@@ -20,8 +21,12 @@ def source(settings: GatewaySettings, answer: Answer) -> MediaSource:
     return MediaSource(settings, client)
 
 
+async def arriving(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
 def cat(_: httpx.Request) -> httpx.Response:
-    return httpx.Response(200, content=b"cat")
+    return httpx.Response(200, content=arriving(b"cat"))
 
 
 def budget(byte_count: int = 100) -> MediaBudget:
@@ -135,6 +140,19 @@ async def test_a_remote_medium_is_bounded_while_it_arrives(open_settings: Gatewa
     assert sent <= 200
 
 
+async def test_a_remote_medium_is_not_unpacked(open_settings: GatewaySettings) -> None:
+    """A few bytes of gzip hold megabytes."""
+    packed = gzip.compress(bytes(1 << 20))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["accept-encoding"] == "identity"
+        return httpx.Response(200, content=packed, headers={"content-encoding": "gzip"})
+
+    assert (
+        await source(open_settings, answer).read("https://media.example.com/a", "image", budget(2_000), "p") == packed
+    )
+
+
 async def test_a_remote_medium_has_a_deadline(open_settings: GatewaySettings) -> None:
     async def slow() -> AsyncIterator[bytes]:
         await asyncio.sleep(30)
@@ -142,7 +160,7 @@ async def test_a_remote_medium_has_a_deadline(open_settings: GatewaySettings) ->
 
     hasty = open_settings.model_copy(update={"remote_media_seconds": 0.05})
     media = source(hasty, lambda _: httpx.Response(200, content=slow()))
-    with pytest.raises(UnreadableMedia, match="in time"):
+    with pytest.raises(UnreadableMedia, match="within 0.05 s"):
         await media.read("https://media.example.com/a", "image", budget(), "p")
 
 
