@@ -124,6 +124,13 @@ class Platform:
             assert time.monotonic() < deadline, f"still busy: {loads}, open spans {[*parts.spans.open.values()][:20]}"
             time.sleep(0.01)
 
+    def wait_for_tasks(self, most: int) -> None:
+        """Fails when more asyncio tasks than that go on living."""
+        deadline = time.monotonic() + IDLE_SECONDS
+        while len(names := self.task_names()) > most:
+            assert time.monotonic() < deadline, f"expected at most {most} tasks: {names}"
+            time.sleep(0.01)
+
     def task_names(self) -> list[str]:
         """Of the asyncio tasks that live now."""
 
