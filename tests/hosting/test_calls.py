@@ -116,9 +116,9 @@ async def test_a_deadline_ends_both_sides(opened: Opener, ring: SpanRing) -> Non
             await drained(caller.stages().talker.speak(requests.speak(), timeout_seconds=0.2))
         await eventually(lambda: not talker.behaviour.open_calls and not server.active.total and not ring.open_count)
     statuses = {span.kind: span.attributes[names.RPC_RESPONSE_STATUS_CODE] for span in ring.spans()}
-    assert statuses["CLIENT"] == "DEADLINE_EXCEEDED"
+    assert statuses["client"] == "DEADLINE_EXCEEDED"
     # A call that took long to arrive has a later deadline there, and the caller's hanging up is seen before it.
-    assert statuses["SERVER"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
+    assert statuses["server"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
 async def test_requests_that_break_off_without_an_end_are_an_abort(opened: Opener) -> None:
