@@ -99,10 +99,11 @@ class MediaSource:
     def _allowed_host(self, url: str) -> str | None:
         try:
             parsed = httpx.URL(url)
-        except httpx.InvalidURL:
+            host = parsed.host
+        except (httpx.InvalidURL, UnicodeError):  # the latter of names that are no international ones
             return None
-        with_port = f"{parsed.host}:{parsed.port}" if parsed.port else parsed.host
-        return with_port if {parsed.host, with_port} & self._hosts and not parsed.userinfo else None
+        with_port = f"{host}:{parsed.port}" if parsed.port else host
+        return with_port if {host, with_port} & self._hosts and not parsed.userinfo else None
 
 
 async def _counted(chunks: AsyncIterator[bytes], budget: MediaBudget, param: str) -> AsyncIterator[bytes]:
