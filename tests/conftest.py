@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -48,6 +48,22 @@ def nano_reference(nano: Path) -> "TransformersReference":
     from tests.reference.transformers_reference import TransformersReference
 
     return TransformersReference(nano)
+
+
+@pytest.fixture
+def preempted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the sequences that lost their pages, as they lose them."""
+    from antiphon.engine.scheduler import Scheduler
+
+    numbers: list[int] = []
+    preempt = Scheduler._preempt
+
+    def note(scheduler: Any, sequence: Any) -> None:
+        numbers.append(sequence.number)
+        preempt(scheduler, sequence)
+
+    monkeypatch.setattr(Scheduler, "_preempt", note)
+    return numbers
 
 
 @pytest.fixture(scope="session")

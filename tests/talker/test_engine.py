@@ -117,12 +117,13 @@ async def test_the_prompt_is_computed_before_the_first_token_comes(tiny_checkpoi
         assert (await gather(speech)).codes == lines.codes
 
 
-async def test_speeches_that_were_computed_again_are_the_same(tiny_checkpoint, tiny_lines):
+async def test_speeches_that_were_computed_again_are_the_same(tiny_checkpoint, tiny_lines, preempted):
     """A store too small for all of them: the newest lose their pages in the middle of their speech."""
     lines = list(tiny_lines.values()) * 3
     store = {"cache_rows": 184, "page_rows": 8, "rows_per_step": 32, "running_requests": 8}
     async with running(tiny_checkpoint, **store) as engine:
         speeches = await asyncio.gather(*(say(engine, each) for each in lines))
+        assert preempted
         assert [found.codes for found in speeches] == [each.codes for each in lines]
 
 
@@ -138,7 +139,7 @@ async def test_sampled_speech_repeats_with_its_seed_whoever_else_is_there(voiced
         assert other.codes != alone.codes
 
 
-async def test_sampled_speech_that_was_computed_again_is_the_same(tiny_checkpoint, tiny_lines):
+async def test_sampled_speech_that_was_computed_again_is_the_same(tiny_checkpoint, tiny_lines, preempted):
     def sampling(seed: int) -> SamplingParameters:
         return SamplingParameters(temperature=1.0, top_k=50, repetition_penalty=1.05, seed=seed)
 
@@ -148,6 +149,7 @@ async def test_sampled_speech_that_was_computed_again_is_the_same(tiny_checkpoin
     store = {"cache_rows": 184, "page_rows": 8, "rows_per_step": 32, "running_requests": 8}
     async with running(tiny_checkpoint, **store) as engine:
         together = await asyncio.gather(*(say(engine, each, sampling=sampling(s)) for s, each in enumerate(lines)))
+    assert preempted
     assert [found.codes for found in together] == alone
 
 

@@ -107,17 +107,34 @@ async def test_media_rows_may_come_one_by_one_in_any_order_of_modalities(tiny_ch
         torch.testing.assert_close(found.hidden_rows, expected, rtol=1e-5, atol=2e-5)
 
 
-async def test_requests_that_were_computed_again_give_the_same_and_give_it_once(tiny_checkpoint, tiny_turns):
+async def test_requests_that_were_computed_again_give_the_same_and_give_it_once(tiny_checkpoint, tiny_turns, preempted):
     """A store too small for all of them: the newest lose their pages in the middle of their answers."""
     turns = list(tiny_turns.values()) * 3
     store = {"cache_rows": 160, "page_rows": 8, "rows_per_step": 32, "running_requests": 8}
     async with running(tiny_checkpoint, **store) as engine:
         answers = await asyncio.gather(*(ask(engine, turn) for turn in turns))
+        assert preempted
         for turn, found in zip(turns, answers, strict=True):
             assert found.ids == turn.turn.text_ids
             places = media_places(engine, turn)
             if len(places):
                 torch.testing.assert_close(found.hidden_rows, turn.accepted[places], rtol=1e-5, atol=2e-5)
+
+
+async def test_sampled_answers_that_were_computed_again_are_the_same(tiny_checkpoint, tiny_turns, preempted):
+    """What a request has drawn and seen outlives its pages."""
+
+    def options(seed: int) -> dict[str, object]:
+        sampling = SamplingParameters(1.0, 20, 0.95, repetition_penalty=1.2, frequency_penalty=0.3, seed=seed)
+        return {"sampling": sampling, "max_new_tokens": 40}
+
+    turns = list(tiny_turns.values()) * 3
+    async with running(tiny_checkpoint) as engine:
+        alone = [(await ask(engine, turn, **options(seed))).ids for seed, turn in enumerate(turns)]
+    async with running(tiny_checkpoint, cache_rows=160, page_rows=8, rows_per_step=32, running_requests=8) as engine:
+        together = await asyncio.gather(*(ask(engine, turn, **options(seed)) for seed, turn in enumerate(turns)))
+    assert preempted
+    assert [found.ids for found in together] == alone
 
 
 async def test_a_request_that_overflows_fails_alone(tiny_checkpoint, tiny_turns):
