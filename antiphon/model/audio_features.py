@@ -24,6 +24,8 @@ MIN_SAMPLES = _HALF + 1
 _TOKENS_PER_SECOND = 13
 _RANGE_DECADES = 8.0
 _SILENCE = 1e-10
+# Frames whose spectra are held at one time: a minute's.
+_FRAMES_AT_ONCE = 6_000
 _SLANEY_BREAK_HZ, _SLANEY_BREAK_MEL, _SLANEY_STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 
 
@@ -124,7 +126,18 @@ def _log_mel_beside(sound: NDArray[np.float32], longest: int, mel_bins: int) -> 
 
 
 def _raw_log_mel(samples: Tensor, mel_bins: int) -> Tensor:
-    """log10 of the mel energies of every whole window in `samples`: (mel_bins, frames)."""
+    """log10 of the mel energies of every whole window in `samples`: (mel_bins, frames). A frame sees its own window
+    only, so a long sound goes part by part: its spectra take ten times what its frames do."""
+    frames = (len(samples) - FFT_SAMPLES) // HOP_SAMPLES + 1
+    logarithms = torch.empty(mel_bins, frames)
+    for first in range(0, frames, _FRAMES_AT_ONCE):
+        stop = min(first + _FRAMES_AT_ONCE, frames)
+        part = samples[first * HOP_SAMPLES : (stop - 1) * HOP_SAMPLES + FFT_SAMPLES]
+        logarithms[:, first:stop] = _log_mel_part(part, mel_bins)
+    return logarithms
+
+
+def _log_mel_part(samples: Tensor, mel_bins: int) -> Tensor:
     window = torch.hann_window(FFT_SAMPLES)
     spectrum = torch.stft(samples, FFT_SAMPLES, HOP_SAMPLES, window=window, center=False, return_complex=True)
     energies = _mel_filters(mel_bins) @ (spectrum.abs() ** 2)
