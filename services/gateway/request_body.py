@@ -81,6 +81,8 @@ def _check_media_type(request: Request) -> None:
 async def _read(request: Request, settings: GatewaySettings, share: BodyShare) -> bytearray:
     body = bytearray()
     size, limit = 0, min(settings.body_bytes, settings.held_body_bytes)
+    if _is_refused_unread(request, limit):
+        raise _too_large(limit)
     try:
         async with asyncio.timeout(settings.body_seconds):
             async for chunk in request.stream():
@@ -95,8 +97,19 @@ async def _read(request: Request, settings: GatewaySettings, share: BodyShare) -
     except ClientDisconnect:
         raise ClientDisconnectedError from None
     if size > limit:
-        raise TooLarge(f"The body is too large: at most {limit} bytes.", code="request_too_large")
+        raise _too_large(limit)
     return body
+
+
+def _is_refused_unread(request: Request, limit: int) -> bool:
+    """Its announced size is beyond what is read on, or its client asks before it sends anything."""
+    announced = request.headers.get("content-length", "")
+    size = int(announced[:18]) if announced.isdecimal() else 0
+    return size > _READ_ON * limit or (size > limit and "expect" in request.headers)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is too large: at most {limit} bytes.", code="request_too_large")
 
 
 def _check_values(body: bytearray, most: int) -> None:

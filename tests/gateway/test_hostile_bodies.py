@@ -70,6 +70,19 @@ async def test_a_long_data_url_head_is_not_taken_apart(client: httpx.AsyncClient
     assert_envelope(response, 400, "messages[0].content[0].image_url.url")
 
 
+@pytest.mark.parametrize(
+    "headers", [{"content-length": str(10**11)}, {"content-length": str(10**8), "expect": "100-continue"}]
+)
+async def test_a_body_announced_too_large_is_not_waited_for(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with asyncio.timeout(5):
+        response = await client.post(URL, content=never(), headers=HEADERS | headers)
+    assert_envelope(response, 413, code="request_too_large")
+
+
 class TestRoom:
     @pytest.fixture
     def settings(self, settings: GatewaySettings) -> GatewaySettings:

@@ -85,6 +85,11 @@ async def test_what_is_no_http_is_refused_in_the_apis_form(port: int, junk: byte
     assert_refused(await answer_to(port, junk), 400, "bad_request")
 
 
+async def test_a_body_that_is_no_http_is_refused_too(port: int) -> None:
+    answer = await answer_to(port, FULL + b"transfer-encoding: chunked\r\n\r\n", b"zzz\r\n")
+    assert_refused(answer, 400, "bad_request")
+
+
 @pytest.mark.parametrize(
     "pieces",
     [
