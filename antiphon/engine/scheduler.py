@@ -1,18 +1,22 @@
 """Which rows of which sequences the next step computes. Bookkeeping only: no tensor, no clock, no thread.
 
-Decodes first, then prefill chunks, oldest first, under one budget of rows a step. Pages are taken on demand; when
-none is left the newest sequence gives its pages back and is computed again later. A sequence that lacks input, or whose
-reader is behind, is passed over; what it holds is taken from it only when nobody else can move.
+Decodes first, then prefill chunks, oldest first, under one budget of rows a step; when they do not all fit, some of it
+goes to the shortest first. Pages are taken on demand; when none is left the newest sequence gives its pages back and is
+computed again later. A sequence that lacks input, or whose reader is behind, is passed over; what it holds is taken
+from it only when nobody else can move.
 """
 
 from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic
+from typing import Final, Generic
 
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.sequence import RequestT, Sequence, Slice
 from antiphon.errors import AtCapacity, ContextTooLong
+
+# One in so many rows of prompts goes to the shortest first, not to the oldest.
+_SHORTEST_FIRST: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,15 @@ class _Plan(Generic[RequestT]):
         self.budget = budget
         self.slices: dict[int, Slice[RequestT]] = {}
 
+    def rows_of(self, sequence: Sequence[RequestT]) -> int:
+        planned = self.slices.get(sequence.number)
+        return planned.row_count if planned else 0
+
     def add(self, sequence: Sequence[RequestT], row_count: int) -> None:
-        first = sequence.computed_rows
-        samples = first + row_count == sequence.total_rows
-        self.slices[sequence.number] = Slice(sequence, first, row_count, samples, sequence.pages)
+        """To those that it has in this plan already."""
+        first, rows = sequence.computed_rows, self.rows_of(sequence) + row_count
+        samples = first + rows == sequence.total_rows
+        self.slices[sequence.number] = Slice(sequence, first, rows, samples, sequence.pages)
         self.budget -= row_count
 
     def drop(self, sequence: Sequence[RequestT]) -> None:
@@ -102,21 +111,65 @@ class Scheduler(Generic[RequestT]):
                 decodes.append(sequence)
             elif pending > 1:
                 prefills.append(sequence)
-        self._extend(plan, decodes)
-        self._extend(plan, prefills)
-        self._admit(plan)
+        for sequence in decodes:
+            self._extend(plan, sequence)
+        self._prefill(plan, prefills)
         return plan
 
-    def _extend(self, plan: _Plan[RequestT], sequences: Iterable[Sequence[RequestT]]) -> None:
+    def _prefill(self, plan: _Plan[RequestT], running: list[Sequence[RequestT]]) -> None:
+        """Were it oldest first only, everybody would wait until a long prompt before him has been read."""
+        wanted = running + self._admissible(plan)
+        if sum(sequence.pending_rows for sequence in wanted) <= plan.budget:
+            return self._serve(plan, wanted)
+        kept = plan.budget // _SHORTEST_FIRST
+        plan.budget -= kept
+        self._serve(plan, wanted)
+        plan.budget += kept
+        waits = next((sequence for sequence in wanted if sequence.phase == "waiting"), None)
+        if waits is not None and not self._fits(waits):
+            wanted = running  # nobody may pass one that waits for pages
+        return self._serve(plan, sorted(wanted, key=lambda sequence: sequence.pending_rows - plan.rows_of(sequence)))
+
+    def _admissible(self, plan: _Plan[RequestT]) -> list[Sequence[RequestT]]:
+        """Those that can go on to an output come first; others may compute ahead with what is left."""
+        if not self.waiting or len(self.running) >= self.limits.max_running or plan.budget < 1:
+            return []
+        ready = [s for s in self.waiting if s.can_sample]
+        return ready + [s for s in self.waiting if not s.can_sample and s.pending_rows > 0]
+
+    def _serve(self, plan: _Plan[RequestT], sequences: Iterable[Sequence[RequestT]]) -> None:
+        """Of those that wait, none after the first that does not fit."""
+        admits = True
         for sequence in sequences:
-            if sequence.phase != "running" or plan.budget < 1:
-                continue
-            rows = min(sequence.pending_rows, plan.budget, self._room(plan, sequence))
-            if rows > 0:
-                missing = self.pool.pages_for(sequence.computed_rows + rows) - len(sequence.pages)
-                if missing > 0:
-                    sequence.pages += self.pool.take(missing)
-                plan.add(sequence, rows)
+            if plan.budget < 1:
+                return
+            if sequence.phase == "waiting":
+                admits = admits and self._fits(sequence)
+                if not admits:
+                    continue
+                self._admit(sequence)
+            self._extend(plan, sequence)
+
+    def _fits(self, sequence: Sequence[RequestT]) -> bool:
+        pages = self.pool.pages_for(sequence.pending_rows)
+        return len(self.running) < self.limits.max_running and pages <= self.pool.free_count
+
+    def _admit(self, sequence: Sequence[RequestT]) -> None:
+        self.waiting.remove(sequence)
+        sequence.phase = "running"
+        insort(self.running, sequence, key=_number)
+
+    def _extend(self, plan: _Plan[RequestT], sequence: Sequence[RequestT]) -> None:
+        if sequence.phase != "running" or plan.budget < 1:
+            return
+        room = self._room(plan, sequence)
+        planned = plan.rows_of(sequence)
+        rows = min(sequence.pending_rows - planned, plan.budget, room - planned)
+        if rows > 0:
+            missing = self.pool.pages_for(sequence.computed_rows + planned + rows) - len(sequence.pages)
+            if missing > 0:
+                sequence.pages += self.pool.take(missing)
+            plan.add(sequence, rows)
 
     def _room(self, plan: _Plan[RequestT], sequence: Sequence[RequestT]) -> int:
         """Rows for which there are pages; makes room for one by preempting newer sequences."""
@@ -128,21 +181,6 @@ class Scheduler(Generic[RequestT]):
                 return room
             plan.drop(newest)
             self._preempt(newest)
-
-    def _admit(self, plan: _Plan[RequestT]) -> None:
-        """Those that can go on to an output come first; others may compute ahead with what is left."""
-        if not self.waiting or len(self.running) >= self.limits.max_running or plan.budget < 1:
-            return
-        ready = [s for s in self.waiting if s.can_sample]
-        ahead = [s for s in self.waiting if not s.can_sample and s.pending_rows > 0]
-        for sequence in ready + ahead:
-            pages = self.pool.pages_for(sequence.pending_rows)
-            if len(self.running) >= self.limits.max_running or plan.budget < 1 or pages > self.pool.free_count:
-                return
-            self.waiting.remove(sequence)
-            sequence.phase = "running"
-            insort(self.running, sequence, key=_number)
-            self._extend(plan, [sequence])
 
     def _preempt(self, sequence: Sequence[RequestT]) -> None:
         self.running.remove(sequence)

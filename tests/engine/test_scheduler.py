@@ -58,6 +58,32 @@ def test_prompts_are_computed_in_order_of_arrival() -> None:
     assert step(subject) == [("a", 10, 1, True), ("b", 6, 4, True), ("c", 0, 10, True)]
 
 
+def test_short_prompts_do_not_wait_until_a_long_one_has_been_read() -> None:
+    subject = scheduler(rows_per_step=32)
+    subject.add(sequence("long", 200))
+    assert step(subject) == [("long", 0, 32, False)]
+    for name in "ab":
+        subject.add(sequence(name, 4))
+    assert step(subject) == [("long", 32, 24, False), ("a", 0, 4, True), ("b", 0, 4, True)]
+    assert step(subject) == [("a", 4, 1, True), ("b", 4, 1, True), ("long", 56, 30, False)]
+
+
+def test_the_shortest_of_those_behind_a_long_prompt_comes_first() -> None:
+    subject = scheduler(rows_per_step=16)
+    for name, rows in (("long", 100), ("longer", 200), ("short", 3)):
+        subject.add(sequence(name, rows))
+    assert step(subject) == [("long", 0, 13, False), ("short", 0, 3, True)]
+
+
+def test_nobody_passes_one_that_waits_for_pages() -> None:
+    subject = scheduler(pages=12, page_size=4, rows_per_step=16)
+    subject.add(sequence("long", 40, outputs=1))
+    step(subject)
+    subject.add(sequence("waits", 28, outputs=1))
+    subject.add(sequence("short", 4, outputs=1))
+    assert [name for name, *_ in step(subject)] == ["long"]
+
+
 def test_no_more_than_max_running_hold_pages() -> None:
     subject = scheduler(max_running=2)
     for name in "abc":
