@@ -1,4 +1,4 @@
-"""One HTTP connection: its heads bounded in size and time, and what is no HTTP refused in the API's own form."""
+"""One HTTP connection among so many: its heads bounded in size and time, what is no HTTP refused in the API's form."""
 
 import asyncio
 import json
@@ -11,15 +11,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's, which takes a head of any length for any time; its bounds for h11 and for idleness hold here too."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, most_connections: int, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._most_connections = most_connections
         self._head_bytes = 0
         # Runs while a head, or the first byte of one, is waited for.
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._begin_head()
+        if len(self.connections) <= self._most_connections:
+            return self._begin_head()
+        self.connections.discard(self)
+        return self._refuse(
+            HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it may. Try again in a moment."
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
@@ -73,10 +79,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def _refusal(status: HTTPStatus, message: str) -> bytes:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": status.name.lower()}
+    is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    error = {
+        "message": message,
+        "type": "server_error" if is_ours else "invalid_request_error",
+        "param": None,
+        "code": "at_capacity" if is_ours else status.name.lower(),
+    }
     body = json.dumps({"error": error}).encode()
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n{'retry-after: 1' if is_ours else ''}"
     )
-    return head.encode() + body
+    return f"{head.rstrip()}\r\n\r\n".encode() + body

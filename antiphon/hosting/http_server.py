@@ -1,11 +1,13 @@
 """An ASGI application on a port of this event loop, beside whatever else runs there."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,8 +18,14 @@ from antiphon.hosting.http_protocol import BoundedHttpProtocol
 _BACKLOG: Final = 1024
 
 
+# Open files that connections leave to everything else: weights, stages, children.
+_OTHER_FILES: Final = 256
+
+
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
+    # At one time, and never more than the process may open files.
+    connections: int = 4096
     # Answers that are still being streamed may go on for so long after a stop was asked for.
     drain_seconds: int = 30
     # Without a request, and until the head of one is whole.
@@ -66,10 +74,18 @@ async def serving_http(app: ASGIApp, host: str, port: int, limits: HttpLimits | 
                 await running
 
 
+def connections_within(limits: HttpLimits) -> int:
+    """asyncio's server, once it cannot open a file for a connection, fills its log and answers nobody."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return limits.connections
+    return max(min(limits.connections, files - _OTHER_FILES), 1)
+
+
 def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=BoundedHttpProtocol,
+        http=cast(type[asyncio.Protocol], partial(BoundedHttpProtocol, most_connections=connections_within(limits))),
         log_config=None,
         access_log=False,  # a span tells more
         server_header=False,

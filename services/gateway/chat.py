@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -54,7 +55,7 @@ class ChatAnswer:
         self.answer_id = f"chatcmpl-{uuid.uuid4().hex}"
         self._audio_id = f"audio_{uuid.uuid4().hex}"
         self._created = int(time.time())
-        self._fingerprint = f"antiphon-{version('antiphon')}"
+        self._fingerprint = _fingerprint()
         self._texts: list[str] = []
 
     async def chunks(self, events: AsyncGenerator[TurnEvent | None, None]) -> AsyncGenerator[bytes, None]:
@@ -187,6 +188,12 @@ def _first_packet_ms(packet: FirstPacket) -> dict[FirstPacketKey, float]:
     told: dict[FirstPacketKey, float] = {"total": packet.total_ms}
     told.update(packet.parts_ms.items())
     return told
+
+
+@cache
+def _fingerprint() -> str:
+    """Read from the installed distribution's files, so once only."""
+    return f"antiphon-{version('antiphon')}"
 
 
 def _frame(chunk: ChatCompletionChunk) -> bytes:

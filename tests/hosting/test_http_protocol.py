@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import resource
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from antiphon.hosting.http_server import HttpLimits, serving_http
+from antiphon.hosting.http_server import HttpLimits, connections_within, serving_http
 
 LIMITS = HttpLimits(drain_seconds=1, idle_connection_seconds=1, header_bytes=10_000, unread_seconds=1)
 FULL = b"GET / HTTP/1.1\r\nhost: x\r\n"
@@ -73,8 +74,10 @@ def assert_refused(answer: bytes, status: int, code: str) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"connection: close" in head
+    assert (b"retry-after: 1" in head) is (status == 503)
     error = json.loads(body)["error"]
-    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, code)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    assert (error["type"], error["param"], error["code"]) == (kind, None, code)
     assert len(error["message"]) > 20
 
 
@@ -130,3 +133,24 @@ async def test_a_client_that_does_not_read_is_gone(port: int, application: Appli
                 await asyncio.sleep(0.1)
                 if reads_a_byte and not application.left.is_set():
                     client.recv(1)
+
+
+async def test_connections_are_bounded_and_places_come_back(application: Application) -> None:
+    limits = HttpLimits(drain_seconds=1, connections=2)
+    async with serving_http(application, "127.0.0.1", 0, limits) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert_refused(await answer_to(port), 503, "at_capacity")
+        for index, (reader, writer) in enumerate(held):
+            writer.write(FULL + b"connection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 "), index
+            writer.close()
+        await asyncio.sleep(0.05)
+        assert (await answer_to(port, FULL + b"connection: close\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (300, 4096))
+    assert connections_within(HttpLimits(connections=10_000)) == 44
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert connections_within(HttpLimits(connections=10_000)) == 10_000
