@@ -60,8 +60,9 @@ class _Server(uvicorn.Server):
 async def serving_http(app: ASGIApp, host: str, port: int, limits: HttpLimits | None = None) -> AsyncIterator[int]:
     """Gives the real port once requests are accepted (port 0 takes a free one); at the end drains."""
     bounds = limits or HttpLimits()
-    with _bound(host, port, bounds) as bound:
-        server = _Server(_config(app, bounds))
+    room = room_for(bounds)
+    with _bound(host, port, bounds, room) as bound:
+        server = _Server(_config(app, bounds, room))
         running = asyncio.create_task(server.serve(sockets=[bound]), name="http")
         try:
             await server.startup_over.wait()
@@ -74,18 +75,38 @@ async def serving_http(app: ASGIApp, host: str, port: int, limits: HttpLimits | 
                 await running
 
 
-def connections_within(limits: HttpLimits) -> int:
-    """asyncio's server, once it cannot open a file for a connection, fills its log and answers nobody."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return limits.connections
-    return max(min(limits.connections, files - _OTHER_FILES), 1)
+@dataclass(frozen=True, slots=True)
+class ConnectionRoom:
+    """For connections that are answered, and for those that are accepted in one go before any can be refused."""
+
+    connections: int
+    backlog: int
+
+    @classmethod
+    def within(cls, limits: HttpLimits, open_files: int) -> "ConnectionRoom":
+        left = max(open_files - _OTHER_FILES, 2)
+        backlog = min(_BACKLOG, left // 2)
+        return cls(min(limits.connections, left - backlog), backlog)
 
 
-def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
+def room_for(limits: HttpLimits) -> ConnectionRoom:
+    """asyncio's server, once it cannot open a file for a connection, fills its log and answers nobody; so the process
+    is allowed as many open files as it may ask for and needs, and takes no more connections than fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + _BACKLOG + _OTHER_FILES
+    if resource.RLIM_INFINITY in (soft, hard):
+        return ConnectionRoom.within(limits, wanted)
+    if soft < wanted:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return ConnectionRoom.within(limits, soft)
+
+
+def _config(app: ASGIApp, limits: HttpLimits, room: ConnectionRoom) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=cast(type[asyncio.Protocol], partial(BoundedHttpProtocol, most_connections=connections_within(limits))),
+        http=cast(type[asyncio.Protocol], partial(BoundedHttpProtocol, most_connections=room.connections)),
+        backlog=room.backlog,
         log_config=None,
         access_log=False,  # a span tells more
         server_header=False,
@@ -97,7 +118,7 @@ def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
 
 
 @contextmanager
-def _bound(host: str, port: int, limits: HttpLimits) -> Iterator[socket.socket]:
+def _bound(host: str, port: int, limits: HttpLimits, room: ConnectionRoom) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's delay off only where the protocol is named; else small events wait 40 ms for an ACK.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
@@ -108,5 +129,5 @@ def _bound(host: str, port: int, limits: HttpLimits) -> Iterator[socket.socket]:
             bound.bind((host, port))
         except OSError as error:
             raise Unavailable(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
-        bound.listen(_BACKLOG)
+        bound.listen(room.backlog)
         yield bound

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.hosting.http_server import HttpLimits, connections_within, serving_http
+from antiphon.hosting.http_server import ConnectionRoom, HttpLimits, room_for, serving_http
 
 LIMITS = HttpLimits(drain_seconds=1, idle_connection_seconds=1, header_bytes=10_000, unread_seconds=1)
 FULL = b"GET / HTTP/1.1\r\nhost: x\r\n"
@@ -149,8 +149,23 @@ async def test_connections_are_bounded_and_places_come_back(application: Applica
         assert (await answer_to(port, FULL + b"connection: close\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resource.getrlimit", lambda _: (300, 4096))
-    assert connections_within(HttpLimits(connections=10_000)) == 44
-    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert connections_within(HttpLimits(connections=10_000)) == 10_000
+@pytest.mark.parametrize(
+    ("open_files", "room"),
+    [
+        (100_000, ConnectionRoom(4096, 1024)),
+        (1024 + 256 + 4096, ConnectionRoom(4096, 1024)),
+        (1024, ConnectionRoom(384, 384)),
+        (10, ConnectionRoom(1, 1)),
+    ],
+)
+def test_connections_leave_files_to_everything_else(open_files: int, room: ConnectionRoom) -> None:
+    assert ConnectionRoom.within(HttpLimits(), open_files) == room
+
+
+def test_files_are_asked_for_as_far_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.setrlimit", lambda _, limits: asked.append(limits))
+    for allowed in ((1024, 524_288), (1024, 2048), (65_536, 65_536), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, allowed=allowed: allowed)
+        assert room_for(HttpLimits()).connections == (896 if allowed[1] == 2048 else 4096)
+    assert asked == [(5376, 524_288), (2048, 2048)]
