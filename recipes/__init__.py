@@ -1,0 +1,1 @@
+"""How the models that ship with Antiphon were made. Nothing imports recipes but their tests."""

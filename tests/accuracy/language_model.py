@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
-from .domain import pictures
-from .domain.language import dice, in_words
-from .domain.questions import MAKERS, phrase
-from .domain.vocabulary import NAMES, WORDS
+from recipes.nano.domain import pictures
+from recipes.nano.domain.language import dice, in_words
+from recipes.nano.domain.questions import MAKERS, phrase
+from recipes.nano.domain.vocabulary import NAMES, WORDS
 
 SENTENCES, PHRASES = 20_000, 20_000
 LONGEST_PHRASE = 8

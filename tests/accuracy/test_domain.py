@@ -7,10 +7,11 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageSequence
 
+from recipes.nano.domain import films
+from recipes.nano.domain.language import dice
 from tests.accuracy import record
-from tests.accuracy.domain import films, held_out
+from tests.accuracy.domain import held_out
 from tests.accuracy.domain.items import DATA, Sound, Speech
-from tests.accuracy.domain.language import dice
 from tests.accuracy.language_model import sentences_of_the_domain, words_of
 
 LEAST_ITEMS = 50

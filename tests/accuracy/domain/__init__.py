@@ -1,1 +1,1 @@
-"""The small world that nano knows, and held-out test items drawn from it."""
+"""Held-out test items, drawn from the small world that nano knows."""

@@ -5,13 +5,14 @@ from functools import cache
 from itertools import chain, count, cycle, islice
 from random import Random
 
-from . import films, pictures, sounds
+from recipes.nano.domain import films, pictures, sounds
+from recipes.nano.domain.language import dice, in_words, sentence_case, typed
+from recipes.nano.domain.questions import Question, arithmetic, held_out_phrase, held_out_question
+from recipes.nano.domain.vocabulary import NAMES
+from recipes.nano.domain.voices import VOICES, VOICES_TO_LEARN_FROM
+
 from .items import Film, Item, Picture, Reading, Sound, Speech, Text, Turn
-from .language import dice, in_words, sentence_case, typed
 from .measured import measured_image_items
-from .questions import Question, arithmetic, held_out_phrase, held_out_question
-from .vocabulary import NAMES
-from .voices import VOICES, VOICES_TO_LEARN_FROM
 
 ITEMS = 60
 # Pictures weigh next to nothing, and nano errs on them most: more of them tell more.

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .films import Motion
-from .pictures import Scene
+from recipes.nano.domain.films import Motion
+from recipes.nano.domain.pictures import Scene
 
 DATA = Path(__file__).parent.parent / "data"
 

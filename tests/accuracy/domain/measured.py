@@ -4,8 +4,9 @@ import json
 from dataclasses import dataclass
 from functools import cache
 
+from recipes.nano.domain.pictures import Scene, Shape
+
 from .items import DATA, Item, Picture, Text, Turn
-from .pictures import Scene, Shape
 
 FILE = DATA / "measured_pictures.json"
 

@@ -9,10 +9,11 @@ from random import Random
 
 import soundfile
 
-from . import films, pictures, sounds, voices
+from recipes.nano.domain import films, pictures, sounds, voices
+from recipes.nano.domain.language import dice
+
 from .held_out import all_items, readings
 from .items import Film, Medium, Picture, Reading, Sound, Speech
-from .language import dice
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""The voices that ask: flite and espeak-ng, varied in speed, pitch and loudness as in nano's training.
+"""The voices of nano's world: flite and espeak-ng, and how those that ask vary in speed, pitch and loudness.
 
-Needs the programs `flite` and `espeak-ng`; only rendering the shipped recordings does, tests do not.
+Needs the programs `flite` and `espeak-ng` (Debian's packages of these names; 2.2 and 1.51 were used).
 """
 
 import subprocess
@@ -43,30 +43,31 @@ ESPEAK = {
 def record(text: str, voice: str, roll: Random) -> Integers:
     """16 kHz, one channel: the words at a speed, pitch, loudness and with pauses of their own."""
     wave, rate_hz = say(text, voice, roll.uniform(0.85, 1.2), roll.randint(-8, 8))
-    spoken = _faster(soxr.resample(_trimmed(wave, rate_hz), rate_hz, RATE_HZ), roll.uniform(0.93, 1.08))
+    spoken = _faster(soxr.resample(trimmed(wave, rate_hz), rate_hz, RATE_HZ), roll.uniform(0.93, 1.08))
     spoken = spoken / (np.abs(spoken).max() + 1e-6) * roll.uniform(0.25, 0.9)
     before, after = (np.zeros(int(roll.uniform(0.02, 0.35) * RATE_HZ), np.float32) for _ in range(2))
     whole = np.concatenate([before, spoken, after])
-    return _as_integers(whole[: len(whole) // STEP_SAMPLES * STEP_SAMPLES])
+    return as_integers(whole[: len(whole) // STEP_SAMPLES * STEP_SAMPLES])
 
 
 def read_aloud(text: str, voice: str) -> Integers:
     """A flite voice as it is, 16 kHz, without the silence around it."""
     wave, rate_hz = say(text, voice)
-    return _as_integers(_trimmed(wave, rate_hz))
+    return as_integers(trimmed(wave, rate_hz))
 
 
 def say(text: str, voice: str, stretch: float = 1.0, pitch_shift: int = 0) -> tuple[Samples, int]:
     """The synthesiser's own samples and their rate; stretch > 1 is slower. flite keeps its pitch."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "said.wav"
-        command = _espeak if voice in ESPEAK else _flite
-        subprocess.run(command(text, voice, stretch, pitch_shift, file), check=True, capture_output=True)
+        espeak = voice in ESPEAK
+        command = _espeak(text, voice, stretch, pitch_shift, file) if espeak else _flite(text, voice, stretch, file)
+        subprocess.run(command, check=True, capture_output=True)
         samples, rate_hz = soundfile.read(file, dtype="float32")
     return samples, rate_hz
 
 
-def _flite(text: str, voice: str, stretch: float, pitch_shift: int, file: Path) -> list[str]:
+def _flite(text: str, voice: str, stretch: float, file: Path) -> list[str]:
     return ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", "-t", text, str(file)]
 
 
@@ -76,7 +77,7 @@ def _espeak(text: str, voice: str, stretch: float, pitch_shift: int, file: Path)
     return ["espeak-ng", "-v", own.variant, "-p", pitch, "-s", speed, "-w", str(file), text]
 
 
-def _trimmed(wave: Samples, rate_hz: int) -> Samples:
+def trimmed(wave: Samples, rate_hz: int) -> Samples:
     """Without the silence around it, but for 20 ms before and 60 ms after."""
     step = rate_hz // 100
     peaks = np.abs(wave[: len(wave) // step * step].reshape(-1, step)).max(axis=1)
@@ -92,6 +93,6 @@ def _faster(wave: Samples, factor: float) -> Samples:
     return faster
 
 
-def _as_integers(wave: Samples) -> Integers:
+def as_integers(wave: Samples) -> Integers:
     integers: Integers = (wave * 32767).astype(np.int16)
     return integers

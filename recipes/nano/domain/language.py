@@ -12,6 +12,11 @@ def dice(purpose: str) -> Random:
     return Random(f"antiphon held-out: {purpose}")  # noqa: S311 - nothing here is secret
 
 
+def training_dice(purpose: str) -> Random:
+    """As `dice`, and never the numbers that held-out items are drawn with."""
+    return Random(f"antiphon training: {purpose}")  # noqa: S311 - nothing here is secret
+
+
 def in_words(number: int) -> str:
     if number < 20:
         return SMALL_NUMBERS[number]
