@@ -28,13 +28,17 @@ HELD_OUT_PERCENT = 6
 
 @dataclass(frozen=True)
 class Question:
-    """`short` is the answer in one word, where there is one; `key` names what training may have held back."""
+    """`short` is the answer in one word, where there is one; `key` names what training may have held back.
+
+    `thought` is what nano thinks before it answers, where it may think aloud.
+    """
 
     kind: Kind
     asked: str
     answer: str
     short: str | None = None
     key: str | None = None
+    thought: str | None = None
 
     @property
     def held_out(self) -> bool:
@@ -76,7 +80,8 @@ def arithmetic(roll: Random, *, digits: bool = False) -> Question:
         ]
     ).format(f"{left} {spoken} {right}")
     answer = sentence_case(f"{in_words(a)} {operation} {in_words(b)} is {in_words(result)}.")
-    return Question("arithmetic", asked, answer, _short(in_words(result)), f"arith{a}{operation}{b}")
+    key, thought = f"arith{a}{operation}{b}", _thought(a, operation, b, result)
+    return Question("arithmetic", asked, answer, _short(in_words(result)), key, thought)
 
 
 def _sum(roll: Random) -> tuple[int, str, int, int]:
@@ -90,6 +95,15 @@ def _sum(roll: Random) -> tuple[int, str, int, int]:
         return a, operation, b, a - b
     a, b = roll.randint(0, 10), roll.randint(0, 10)
     return a, operation, b, a * b
+
+
+def _thought(a: int, operation: str, b: int, result: int) -> str:
+    left, right, found = in_words(a), in_words(b), in_words(result)
+    if operation == "plus":
+        return f"{left} plus {right} makes {found}"
+    if operation == "minus":
+        return f"take {right} from {left} and {found} is left"
+    return f"{left} groups of {right} make {found}"
 
 
 def comparison(roll: Random) -> Question:

@@ -6,9 +6,9 @@ from itertools import chain, count, cycle, islice
 from random import Random
 
 from recipes.nano.domain import films, pictures, sounds
-from recipes.nano.domain.language import dice, in_words, sentence_case, typed
+from recipes.nano.domain.dialogues import ONE_WORD, SYSTEMS, memory, own_name
+from recipes.nano.domain.language import dice, sentence_case, typed
 from recipes.nano.domain.questions import Question, arithmetic, held_out_phrase, held_out_question
-from recipes.nano.domain.vocabulary import NAMES
 from recipes.nano.domain.voices import VOICES, VOICES_TO_LEARN_FROM
 
 from .items import Film, Item, Picture, Reading, Sound, Speech, Text, Turn
@@ -20,9 +20,6 @@ PICTURES = 200
 CONVERSATIONS = 20
 SPEAKING_TURNS = 48
 READINGS = 24
-
-SYSTEMS = [None] * 6 + ["You are a helpful voice assistant.", "You are Antiphon nano, a helpful voice assistant."]
-ONE_WORD = "Answer in one word."
 
 
 def _distinct(purpose: str, make: Callable[[Random, str], Item], size: int = ITEMS) -> tuple[Item, ...]:
@@ -106,7 +103,7 @@ def _typed_plain(roll: Random, name: str) -> Item:
 
 
 def _typed_name(roll: Random, name: str) -> Item:
-    system, asked, answer = _own_name(roll)
+    system, asked, answer = own_name(roll)
     return Item(name, "own name", system, (_typed_turn(roll, asked, answer),))
 
 
@@ -116,7 +113,7 @@ def _typed_one_word(roll: Random, name: str) -> Item:
 
 
 def _typed_memory(roll: Random, name: str) -> Item:
-    (told, reply), (asked, answer) = _memory(roll)
+    (told, reply), (asked, answer) = memory(roll)
     turns = [_typed_turn(roll, told, reply)]
     if roll.random() < 0.3:
         between = held_out_question(roll)
@@ -133,7 +130,7 @@ def _typed_second(roll: Random, name: str) -> Item:
 def _spoken_item(roll: Random, name: str) -> Item:
     manner = roll.random()
     if manner < 0.04:
-        system, asked, answer = _own_name(roll)
+        system, asked, answer = own_name(roll)
         return Item(name, "own name", system, (_spoken_turn(roll, name, asked, answer),))
     if manner < 0.09:
         question, short = _with_short_answer(roll)
@@ -152,7 +149,7 @@ def _transcription(roll: Random, item: Item) -> Item:
 
 
 def _spoken_memory(roll: Random, name: str) -> Item:
-    exchanges = _memory(roll)
+    exchanges = memory(roll)
     turns = (_spoken_turn(roll, f"{name}-{n}", asked, answer) for n, (asked, answer) in zip(count(), exchanges))
     return Item(name, "memory", roll.choice(SYSTEMS), tuple(turns))
 
@@ -209,38 +206,3 @@ def _with_short_answer(roll: Random) -> tuple[Question, str]:
         question = held_out_question(roll)
         if question.short is not None:
             return question, question.short
-
-
-def _own_name(roll: Random) -> tuple[str, str, str]:
-    """A system prompt that names the model, a question for the name, and the answer."""
-    name = roll.choice(NAMES)
-    asked = roll.choice(["who are you", "what is your name", "tell me your name"])
-    return f"Your name is {name}.", asked, f"My name is {name}."
-
-
-Exchange = tuple[str, str]
-
-
-def _memory(roll: Random) -> tuple[Exchange, Exchange]:
-    """Something told with its reply, and what is asked of it later."""
-    return roll.choices([_told_name, _told_colour, _told_number], [50, 30, 20])[0](roll)
-
-
-def _told_name(roll: Random) -> tuple[Exchange, Exchange]:
-    name = roll.choice(NAMES)
-    told = roll.choice(["my name is {}", "hello, my name is {}", "i am {}"]).format(name)
-    asked = roll.choice(["what is my name", "do you know my name", "who am i"])
-    return (told, f"Nice to meet you, {name}."), (asked, f"Your name is {name}.")
-
-
-def _told_colour(roll: Random) -> tuple[Exchange, Exchange]:
-    colour = roll.choice(list(pictures.COLOURS))
-    asked = roll.choice(["what is my favorite color", "which color do i like"])
-    return (f"my favorite color is {colour}", f"I like {colour} too."), (asked, f"Your favorite color is {colour}.")
-
-
-def _told_number(roll: Random) -> tuple[Exchange, Exchange]:
-    number = in_words(roll.randint(0, 40))
-    told = roll.choice(["remember the number {}", "my number is {}"]).format(number)
-    asked = roll.choice(["what is my number", "which number did i say"])
-    return (told, f"I will remember {number}."), (asked, f"Your number is {number}.")
