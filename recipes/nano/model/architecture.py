@@ -15,8 +15,8 @@ CODEBOOK_SIZE = 256
 CODE_GROUPS = 16
 # The Talker reads the Thinker's rows after this many layers.
 ACCEPT_HIDDEN_LAYER = 3
-# transformers never lets the Talker say any of the last 1024 ids of its vocabulary, but for the end; the real model keeps
-# its control ids there, at these distances from the last code.
+# transformers never lets the Talker say any of the last 1024 ids of its vocabulary, but for the end; the real model
+# keeps its control ids there, at these distances from the last code.
 CONTROL_IDS = 1024
 SPEAKER_IDS = {"chelsie": CODEBOOK_SIZE + 201, "ethan": CODEBOOK_SIZE + 202, "aiden": CODEBOOK_SIZE + 203}
 PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
@@ -194,7 +194,7 @@ def _code2wav() -> configurations.Qwen3OmniMoeCode2WavConfig:
     )
 
 
-# transformers' own draw, normal of 0.02, suits what is convolved after the codes; its other draws suit a far wider model.
+# transformers' own draw, normal of 0.02, suits what is convolved after the codes; elsewhere it suits a far wider model.
 _KEPT = ("code2wav.decoder.", "code2wav.upsample.")
 _EMBEDDINGS = ("embed_tokens.", "codec_embedding.", "code_embedding.", "pos_embed.")
 # Matrices that end a residual branch: small, so that a deep stack begins near the identity.
