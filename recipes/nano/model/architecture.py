@@ -146,8 +146,8 @@ def _talker(media: _MediaIds) -> configurations.Qwen3OmniMoeTalkerConfig:
         rope_parameters=dict(MROPE),
     )
     return configurations.Qwen3OmniMoeTalkerConfig(
-        text_config=text,
-        code_predictor_config=_code_predictor(),
+        text_config=text.to_dict(),  # transformers 5.17 takes only dictionaries here
+        code_predictor_config=_code_predictor().to_dict(),
         num_code_groups=CODE_GROUPS,
         thinker_hidden_size=WIDTH,
         accept_hidden_layer=ACCEPT_HIDDEN_LAYER,
