@@ -6,7 +6,7 @@ from .questions import Kind
 
 
 class Counts(BaseModel):
-    """Conversations of every class; transcriptions are of spoken questions' recordings, so there are at most as many."""
+    """Conversations of every class; transcriptions are of spoken questions' recordings, at most as many."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

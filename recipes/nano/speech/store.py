@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recipes.nano.domain.sentences import Line
 from recipes.nano.domain.voices import Integers
 
 
@@ -17,9 +18,6 @@ class Utterance:
     text: str
     voice: str
     samples: Integers
-
-
-Line = tuple[str, str]  # a text and the voice that says it
 
 
 def shards(folder: Path) -> list[Path]:

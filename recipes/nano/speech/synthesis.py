@@ -4,24 +4,28 @@ import numpy as np
 import soxr
 
 from recipes.nano.domain.language import training_dice
+from recipes.nano.domain.sentences import Line
 from recipes.nano.domain.voices import Samples, as_integers, record, say, trimmed
 
-from .store import Line, Utterance
+from .store import Utterance
 
 ANSWERS_RATE_HZ = 24_000
 ANSWERS_RMS = 0.08
 HIGHEST_PEAK = 0.95
 
 
-def question(number: int, line: Line) -> Utterance:
+Numbered = tuple[int, Line]
+
+
+def question(line: Numbered) -> Utterance:
     """16 kHz; the number decides speed, pitch, loudness and pauses."""
-    text, voice = line
+    number, (text, voice) = line
     return Utterance(text, voice, record(text, voice, training_dice(f"question {number}")))
 
 
-def answer(line: Line) -> Utterance:
-    """24 kHz, without the silence around it, and always equally loud."""
-    text, voice = line
+def answer(line: Numbered) -> Utterance:
+    """24 kHz, without the silence around it, and always equally loud, whatever its number."""
+    _, (text, voice) = line
     wave, rate_hz = say(text, voice)
     wave = soxr.resample(trimmed(wave, rate_hz), rate_hz, ANSWERS_RATE_HZ)
     return Utterance(text, voice, as_integers(_equally_loud(wave)))
