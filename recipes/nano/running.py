@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from recipes.nano import shipped
 from recipes.nano.assemble import stage as assemble
 from recipes.nano.codec import codes_stage as codes
 from recipes.nano.codec import stage as codec
 from recipes.nano.configuration import Recipe
 from recipes.nano.evaluation import stage as evaluation
 from recipes.nano.folders import WorkFolder
-from recipes.nano.shipped import stage as shipped
 from recipes.nano.speech import stage as speech
 from recipes.nano.stages import Stage
 from recipes.nano.talker import stage as talker
