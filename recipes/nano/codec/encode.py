@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from recipes.nano.domain.voices import Integers
+from recipes.nano.talker.codes import Codes
+
 from .encoder import Encoder, EncoderShape
 from .quantiser import Quantiser, QuantiserShape
 
@@ -19,9 +22,6 @@ SHIPPED = Path(__file__).parents[1] / "codec_encoder.safetensors"
 LOOKAHEAD_SAMPLES = 555
 # Silence after every speech: more than the encoder looks ahead, so that codes do not depend on what else is in a batch.
 _SILENT_FRAMES = 5
-
-Integers = np.ndarray[tuple[int], np.dtype[np.int16]]
-Codes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 
 
 class SpeechCoder(nn.Module):
