@@ -8,16 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recipes.nano.errors import RecipeError
-from recipes.nano.model.architecture import build_model, nano_config
+from recipes.nano.model.architecture import build_model, config_for
 from recipes.nano.model.parts import ThinkerParts, canonical_name, load_part, save_part
-from recipes.nano.tokenizer.special_tokens import SpecialTokens
-from tests.recipes.random_model import VOCABULARY_SIZE, random_nano
+from tests.recipes.random_model import random_nano
 
 
 @pytest.fixture
 def other(nano: Path) -> Any:
     """A model of the same shape with other weights."""
-    return build_model(nano_config(SpecialTokens.from_folder(nano), VOCABULARY_SIZE), seed=6)
+    return build_model(config_for(nano), seed=6)
 
 
 @pytest.mark.parametrize(

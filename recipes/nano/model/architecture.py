@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import Qwen3OmniMoeConfig, Qwen3OmniMoeForConditionalGeneration
 from transformers.models.qwen3_omni_moe import configuration_qwen3_omni_moe as configurations
 
-from recipes.nano.tokenizer.special_tokens import SpecialTokens
+from recipes.nano.tokenizer.special_tokens import SpecialTokens, embedding_rows
 
 WIDTH = 256
 CODEBOOK_SIZE = 256
@@ -70,6 +71,11 @@ def nano_config(tokens: SpecialTokens, vocabulary_size: int) -> Qwen3OmniMoeConf
         user_token_id=tokens.user,
         assistant_token_id=tokens.assistant,
     )
+
+
+def config_for(tokenizer: Path) -> Qwen3OmniMoeConfig:
+    """The configuration that fits the tokenizer in this folder."""
+    return nano_config(SpecialTokens.from_folder(tokenizer), embedding_rows(tokenizer))
 
 
 def build_model(config: Qwen3OmniMoeConfig, seed: int) -> Qwen3OmniMoeForConditionalGeneration:

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 RATE_HZ = 16_000
 SAMPLES_PER_FRAME = 160
 MEL_BINS = 128
-_WINDOW_SAMPLES = 400
-_FREQUENCIES = _WINDOW_SAMPLES // 2 + 1
-_REACH_SAMPLES = _WINDOW_SAMPLES // 2
+WINDOW_SAMPLES = 400
+_FREQUENCIES = WINDOW_SAMPLES // 2 + 1
+_REACH_SAMPLES = WINDOW_SAMPLES // 2
 _FLOOR = 1e-10
 # What is a hundred million times weaker than a sound's loudest moment counts as silence.
 _RANGE = 8.0
@@ -22,7 +22,7 @@ class LogMel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("window", torch.hann_window(_WINDOW_SAMPLES), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.register_buffer("filters", _mel_filters(), persistent=False)
 
     def forward(self, samples: Tensor, sample_counts: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class LogMel(nn.Module):
         """
         spectrum = torch.stft(
             _mirrored(samples, sample_counts),
-            _WINDOW_SAMPLES,
+            WINDOW_SAMPLES,
             SAMPLES_PER_FRAME,
             window=self.window,
             center=False,

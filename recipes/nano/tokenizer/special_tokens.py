@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
+from recipes.nano.errors import RecipeError
+
 END_OF_TURN, PADDING = "<|im_end|>", "<|endoftext|>"
 # In the order of their ids, which follow the merges'. The first nine are those that a Qwen2Tokenizer names itself.
 CONTROL_TOKENS = (
@@ -52,18 +56,29 @@ class SpecialTokens:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "SpecialTokens":
-        """Reads `folder/tokenizer.json`. Raises ValueError naming the first token that it does not have."""
-        from tokenizers import Tokenizer
-
-        file = folder / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(str(file))
+        """Reads `folder/tokenizer.json`. Raises RecipeError naming the first token that it does not have."""
+        tokenizer = _tokenizer(folder)
         ids: dict[str, int] = {}
         for field, text in _TEXT_OF.items():
             token_id = tokenizer.token_to_id(text)
             if token_id is None:
-                raise ValueError(f"{file}: expected the token {text!r}; it is missing. Train the tokenizer anew.")
+                raise RecipeError(f"{folder}: expected the token {text!r}; it is missing. Train the tokenizer anew.")
             ids[field] = token_id
         return cls(**ids)
+
+
+def embedding_rows(folder: Path) -> int:
+    """For every token of `folder/tokenizer.json` one, and so many more that matrix products have an even number of
+    tiles: a multiple of 64."""
+    tokens: int = _tokenizer(folder).get_vocab_size(with_added_tokens=True)
+    return -(-tokens // 64) * 64
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        raise RecipeError(f"{file}: expected a tokenizer; it is not there. Run the tokenizer stage first.")
+    return Tokenizer.from_file(str(file))
 
 
 _TEXT_OF = {
