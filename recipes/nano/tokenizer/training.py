@@ -37,7 +37,7 @@ def train_tokenizer(texts: Iterable[str], merged_tokens: int) -> Qwen2Tokenizer:
         bos_token=None,
         eos_token=END_OF_TURN,
         pad_token=PADDING,
-        extra_special_tokens=_NAMED_TOKENS,
+        model_specific_special_tokens=_NAMED_TOKENS,
         processor_class="Qwen3OmniMoeProcessor",
     )
     tokenizer.add_tokens([_token(text, special=True) for text in CONTROL_TOKENS], special_tokens=True)
