@@ -1,7 +1,6 @@
 """A whole run of the recipe in one file: the settings of every stage, read from TOML."""
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +17,7 @@ from recipes.nano.tokenizer.settings import TokenizerSettings
 
 # What a value in a TOML file can be.
 Value = str | int | float | bool | list["Value"] | dict[str, "Value"]
-Table = Mapping[str, Value]
+Table = dict[str, Value]
 
 
 class Recipe(BaseModel):
@@ -56,9 +55,9 @@ def _read(file: Path) -> Table:
 
 def _overlaid(below: Table, above: Table) -> Table:
     """Tables are merged, all other values replaced."""
-    merged = dict(below)
-    for name, value in above.items():
-        beneath = merged.get(name)
-        both = isinstance(beneath, dict) and isinstance(value, dict)
-        merged[name] = _overlaid(beneath, value) if both else value
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        beneath, value = below[name], above[name]
+        if isinstance(beneath, dict) and isinstance(value, dict):
+            merged[name] = _overlaid(beneath, value)
     return merged
