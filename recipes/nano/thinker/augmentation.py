@@ -26,14 +26,14 @@ class Augmentation(BaseModel):
 
     def of_samples(self, samples: Tensor, lengths: Tensor) -> Tensor:
         """samples (sounds, longest) in -1…1, lengths (sounds,) -> the same shape, louder or softer, with noise."""
-        draw = torch.rand(3, len(samples), 1, device=samples.device)
-        decibels = self.softest_db + draw[0] * (self.loudest_db - self.softest_db)
+        decibels, noise_share, is_noisy = torch.rand(3, len(samples), 1, device=samples.device).unbind()
+        decibels = self.softest_db + decibels * (self.loudest_db - self.softest_db)
         gain = (decibels / 20.0 * math.log(10.0)).exp()
-        share = self.most_noise * draw[1] ** 3 * (draw[2] < self.noisy_share)
+        share = self.most_noise * noise_share.pow(3) * (is_noisy < self.noisy_share)
         loudness = (samples.square().sum(dim=1, keepdim=True) / lengths[:, None]).sqrt()
         within = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
         noise = torch.randn_like(samples) * loudness * share * within
-        return torch.clamp((samples + noise) * gain, -1.0, 1.0)
+        return ((samples + noise) * gain).clamp(-1.0, 1.0)
 
     def of_frames(self, frames: Tensor) -> Tensor:
         """frames (sounds, bins, steps) -> the same, with a stretch and a band of zeros."""
@@ -44,7 +44,7 @@ class Augmentation(BaseModel):
 
 def _masked(count: int, size: int, most: int, device: torch.device) -> Tensor:
     """(count, size): true in one stretch of up to `most`, anywhere."""
-    start, length = torch.rand(2, count, 1, device=device)
+    start, length = torch.rand(2, count, 1, device=device).unbind()
     places = torch.arange(size, device=device)
     first = start * size
     return (places >= first) & (places < first + length * most)

@@ -4,6 +4,7 @@ torch's own waits for the lengths on the host, which a CUDA graph forbids; this 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Of a path that cannot be. Not infinite: its gradient would be.
@@ -30,23 +31,22 @@ def _with_blanks(targets: Tensor, lengths: Tensor, blank: int) -> Tensor:
     batch, longest = targets.shape
     states = targets.new_full((batch, 2 * longest + 1), blank)
     is_symbol = torch.arange(longest, device=targets.device) < lengths[:, None]
-    states[:, 1::2] = torch.where(is_symbol, targets, blank)
+    states[:, 1::2] = targets.masked_fill(~is_symbol, blank)
     return states
 
 
 def _may_skip(states: Tensor, blank: int) -> Tensor:
     """Where a path may come from two states before: from one symbol to another over the blank between."""
-    before = torch.nn.functional.pad(states, (2, 0), value=blank)[:, :-2]
+    before = F.pad(states, (2, 0), value=blank)[:, :-2]
     return (states != blank) & (states != before)
 
 
 def _last_forward_variables(emitted: Tensor, may_skip: Tensor, rows: Tensor) -> Tensor:
     """(batch, states) log-likelihoods of all that is emitted, by the state of the last row."""
-    pad = torch.nn.functional.pad
-    paths = pad(emitted[:, 0, :2], (0, emitted.shape[2] - 2), value=_NEVER)
+    paths = F.pad(emitted[:, 0, :2], (0, emitted.shape[2] - 2), value=_NEVER)
     for time in range(1, emitted.shape[1]):
-        stepped = pad(paths, (1, 0), value=_NEVER)[:, :-1]
-        skipped = pad(paths, (2, 0), value=_NEVER)[:, :-2].masked_fill(~may_skip, _NEVER)
+        stepped = F.pad(paths, (1, 0), value=_NEVER)[:, :-1]
+        skipped = F.pad(paths, (2, 0), value=_NEVER)[:, :-2].masked_fill(~may_skip, _NEVER)
         arrived = torch.stack((paths, stepped, skipped)).logsumexp(dim=0) + emitted[:, time]
         paths = torch.where((time < rows)[:, None], arrived.clamp(min=_NEVER), paths)
     return paths

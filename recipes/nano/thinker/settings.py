@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recipes.nano.domain.conversations import Class
 from recipes.nano.thinker.augmentation import Augmentation
 from recipes.nano.training.settings import TrainingSettings
 
@@ -26,7 +27,7 @@ class ThinkerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     training: TrainingSettings
-    batch: dict[str, Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1)
+    batch: dict[Class, Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1)
     most_tokens: int = Field(default=144, ge=32, le=4096)
     # The audio encoder's attention reaches over eight seconds.
     longest_sound_seconds: int = Field(default=5, ge=1, le=8)
