@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from recipes.nano.assemble.settings import AssembleSettings
 from recipes.nano.codec.settings import CodecSettings
 from recipes.nano.domain.settings import CorpusSettings
 from recipes.nano.errors import RecipeError
@@ -32,6 +33,7 @@ class Recipe(BaseModel):
     codec: CodecSettings
     thinker: ThinkerSettings
     talker: TalkerSettings
+    assemble: AssembleSettings = AssembleSettings()
     evaluation: EvaluationSettings
 
 
