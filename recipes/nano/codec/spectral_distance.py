@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .encoder import RATE_HZ
 
 # (window samples, mel bins); the shortest is for clicks and onsets
-_SCALES = ((2048, 96), (1024, 80), (512, 64), (256, 40), (128, 20))
+_SCALES = ((2048, 96), (1024, 80), (512, 64), (256, 32), (128, 20))
 _SPEECH_HZ = 8400.0
 # Quieter than this is silence.
 _FLOOR = 1e-2

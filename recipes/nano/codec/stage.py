@@ -6,7 +6,6 @@ from recipes.nano.configuration import Recipe
 from recipes.nano.errors import RecipeError
 from recipes.nano.folders import WorkFolder
 from recipes.nano.speech.store import read_shard, shards
-from recipes.nano.tokenizer.special_tokens import SpecialTokens
 
 from .training import new_codec, train
 
@@ -19,6 +18,6 @@ def run(recipe: Recipe, folder: WorkFolder) -> None:
     if not spoken:
         raise RecipeError(f"{folder.answers} has no speech to train the codec on: run the stage `speech` first.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    codec = new_codec(recipe.codec, SpecialTokens.from_folder(folder.tokenizer)).to(device)
+    codec = new_codec(recipe.codec, folder.tokenizer).to(device)
     train(codec, spoken, recipe.codec, folder)
     codec.save(folder.codec)

@@ -1,16 +1,15 @@
 """Trains the codec in two phases: by the spectra alone, then, where the settings say so, against a discriminator."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from recipes.nano.domain.splits import held_out_of_speech
 from recipes.nano.folders import WorkFolder
-from recipes.nano.model.architecture import build_model, nano_config
+from recipes.nano.model.architecture import build_model, config_for
 from recipes.nano.speech.store import Utterance
-from recipes.nano.tokenizer.special_tokens import SpecialTokens
 from recipes.nano.training.step import Compute
 from recipes.nano.training.trainer import Kind, Trainer
 
@@ -26,13 +25,15 @@ from .spectral_distance import SpectralDistance
 from .speech_pool import Readings, SpeechPool
 
 
-def new_codec(settings: CodecSettings, tokens: SpecialTokens) -> Codec:
-    """Drawn from the training's seed, or the shipped one; its shape does not depend on `tokens`."""
+def new_codec(settings: CodecSettings, tokenizer: Path) -> Codec:
+    """Drawn from the training's seed, or the shipped one. Code2Wav is a part of a model that needs a tokenizer."""
     seed = settings.training.seed
-    code2wav = build_model(nano_config(tokens, max(asdict(tokens).values()) + 1), seed).code2wav
+    code2wav = build_model(config_for(tokenizer), seed).code2wav
+    if settings.from_shipped:
+        return Codec.shipped(code2wav)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Codec.shipped(code2wav) if settings.from_shipped else Codec(code2wav)
+        return Codec(code2wav)
 
 
 def train(codec: Codec, spoken: Sequence[Utterance], settings: CodecSettings, folder: WorkFolder) -> None:
