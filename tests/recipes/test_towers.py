@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import WhisperFeatureExtractor
 
 from recipes.nano.model.audio_tower import audio_token_counts, run_audio_tower
@@ -35,7 +37,7 @@ def encoded_alone(thinker: Any, mel: Tensor) -> Tensor:
 def padded(sounds: list[Tensor]) -> Tensor:
     """(bins, frames) each -> (sounds, bins, whole chunks)"""
     longest = -(-max(sound.shape[1] for sound in sounds) // 100) * 100
-    return torch.stack([torch.nn.functional.pad(sound, (0, longest - sound.shape[1])) for sound in sounds])
+    return torch.stack([F.pad(sound, (0, longest - sound.shape[1])) for sound in sounds])
 
 
 @torch.no_grad()
@@ -68,6 +70,39 @@ def test_a_row_without_sound_leaves_every_gradient_finite(thinker: Any) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+def test_no_forward_waits_for_a_value(thinker: Any) -> None:
+    """A CUDA graph may not read one on the host; tensors without values cannot be read at all."""
+    positions = PatchPositions.of_grid(thinker.model.visual, 8, 8)
+    front_end = LogMel()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        counts = torch.tensor([3, 4]) * 16_000
+        mel = front_end(torch.zeros(2, 144_000), counts)
+        heard = run_audio_tower(thinker.model.audio_tower, mel, counts // 160)
+        merged, _ = run_vision_tower(thinker.model.visual, torch.zeros(2, 64, 1536), positions)
+        with pytest.raises(DataDependentOutputException):
+            counts[0].item()
+    assert heard.shape == (2, 9 * 13, 256)
+    assert merged.shape == (2, 16, 256)
+
+
+@torch.no_grad()
+def test_half_precision_stays_close(thinker: Any) -> None:
+    """As training runs it: bfloat16 products, float32 between them."""
+    sound = torch.randn(1, 128, 300, generator=torch.Generator().manual_seed(4))
+    patches = torch.rand(1, 64, 1536, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    positions = PatchPositions.of_grid(thinker.model.visual, 8, 8)
+
+    def encoded() -> list[Tensor]:
+        heard = run_audio_tower(thinker.model.audio_tower, sound, torch.tensor([300]))
+        return [heard.float(), run_vision_tower(thinker.model.visual, patches, positions)[0].float()]
+
+    exact = encoded()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encoded()
+    for rows, close in zip(exact, rounded, strict=True):
+        assert F.cosine_similarity(rows, close, dim=-1).min() > 0.999
+
+
 def test_chunks_must_be_whole(thinker: Any) -> None:
     with pytest.raises(ValueError, match="chunks of 100 mel frames"):
         run_audio_tower(thinker.model.audio_tower, torch.zeros(1, 128, 150), torch.tensor([150]))
@@ -79,7 +114,7 @@ def test_spectra_of_a_batch_are_those_of_each_sound_alone() -> None:
     sounds = [dice.normal(0, 0.1, count).astype(np.float32) for count in (4_000, 16_000, 23_117, 31_999)]
     sounds.append(sounds[0] * np.linspace(0, 1, 4_000, dtype=np.float32) ** 6)  # mostly under the floor
     longest = 32_000
-    rows = torch.stack([torch.nn.functional.pad(torch.from_numpy(s), (0, longest - len(s))) for s in sounds])
+    rows = torch.stack([F.pad(torch.from_numpy(s), (0, longest - len(s))) for s in sounds])
     together = LogMel()(rows, torch.tensor([len(sound) for sound in sounds]))
     for sound, features in zip(sounds, together, strict=True):
         alone = extract(
