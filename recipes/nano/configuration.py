@@ -29,7 +29,7 @@ class Recipe(BaseModel):
     stages: tuple[Stage, ...] = Field(min_length=1)
     corpus: CorpusSettings
     speech: SpeechSettings
-    tokenizer: TokenizerSettings
+    tokenizer: TokenizerSettings = TokenizerSettings()
     codec: CodecSettings
     thinker: ThinkerSettings
     talker: TalkerSettings
