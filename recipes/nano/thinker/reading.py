@@ -57,9 +57,8 @@ class Reader:
     def read(
         self, batch: Batch, *, augmentation: Augmentation | None = None, keep_after_layer: int | None = None
     ) -> Reading:
-        frames, frame_counts = self._spectrograms(batch.sounds, augmentation)
+        heard = self._hear(batch.sounds, augmentation) if len(batch.sounds) else None
         with autocast(batch.ids.device):
-            heard = self._hear(frames, frame_counts) if len(batch.sounds) else None
             seen = self._see(batch) if len(batch.pictures) + len(batch.films) else None
             rows = self._embedding(batch.ids)
             if heard is not None:
@@ -76,8 +75,8 @@ class Reader:
             )
             return Reading(self._parts.head(hidden), kept, heard)
 
-    def _spectrograms(self, sounds: Tensor, augmentation: Augmentation | None) -> tuple[Tensor, Tensor]:
-        """float32 (sounds, bins, frames), int64 (sounds). In full precision: bfloat16 would blur the energies."""
+    def _hear(self, sounds: Tensor, augmentation: Augmentation | None) -> Heard:
+        """sounds: int64 (n), their numbers. Spectra are made in full precision: bfloat16 would blur the energies."""
         lengths = self._banks.sounds.lengths[sounds]
         samples = self._banks.sounds.take(sounds, self._longest_samples)
         if augmentation is not None:
@@ -85,10 +84,9 @@ class Reader:
         frames = self._log_mel(samples, lengths)
         if augmentation is not None:
             frames = augmentation.of_frames(frames)
-        return frames, lengths // SAMPLES_PER_FRAME
-
-    def _hear(self, frames: Tensor, frame_counts: Tensor) -> Heard:
-        rows = run_audio_tower(self._parts.audio_tower, frames, frame_counts)
+        frame_counts = lengths // SAMPLES_PER_FRAME
+        with autocast(sounds.device):
+            rows = run_audio_tower(self._parts.audio_tower, frames, frame_counts)
         return Heard(rows, audio_token_counts(frame_counts))
 
     def _see(self, batch: Batch) -> _Seen:
