@@ -15,10 +15,11 @@ from recipes.nano.codec.codec import Codec
 from recipes.nano.codec.decoder import speak
 from recipes.nano.codec.encode import SpeechCoder, encode, frames_of
 from recipes.nano.codec.spectral_distance import SpectralDistance
-from recipes.nano.domain.voices import Integers
+from recipes.nano.domain.voices import Integers, Samples
+from recipes.nano.evaluation.recogniser import Recogniser
+from recipes.nano.evaluation.word_errors import word_error_rate
+from tests.accuracy.domain.held_out import readings
 from tests.recipes.small_codec import hum, small_code2wav, small_codec
-
-READINGS = Path(__file__).parents[1] / "accuracy" / "data" / "readings"
 
 
 @pytest.fixture(scope="module")
@@ -26,29 +27,44 @@ def coder() -> SpeechCoder:
     return SpeechCoder.load()
 
 
-def reading(number: int) -> Integers:
-    """24 kHz, as loud as the voice that the codec learnt."""
-    samples, rate_hz = soundfile.read(READINGS / f"reading-{number:02}.flac", dtype="float32")
+@pytest.fixture(scope="module")
+def spoken() -> list[Integers]:
+    """Recorded answers at 24 kHz, as loud as the voices that the codec learnt."""
+    return [at_24_khz(reading.file) for reading in readings()]
+
+
+@pytest.fixture(scope="module")
+def decoded(nano: Path, coder: SpeechCoder, spoken: list[Integers]) -> list[Samples]:
+    """The same, through codes and Antiphon's decoder."""
+    code2wav = Code2Wav.load(Checkpoint(nano), OmniConfig.from_checkpoint(nano), dtype=torch.float32)
+    return [code2wav.decode(torch.from_numpy(codes)).numpy() for codes in encode(coder, spoken)]
+
+
+def at_24_khz(file: Path) -> Integers:
+    samples, rate_hz = soundfile.read(file, dtype="float32")
     wave = soxr.resample(samples, rate_hz, 24_000)
     integers: Integers = (wave * (0.08 / np.sqrt(np.mean(wave**2))) * 32767).astype(np.int16)
     return integers
 
 
-def test_shipped_codes_give_the_speech_back_through_antiphon(nano: Path, coder: SpeechCoder) -> None:
-    code2wav = Code2Wav.load(Checkpoint(nano), OmniConfig.from_checkpoint(nano), dtype=torch.float32)
-    spoken = [reading(number) for number in (0, 5, 9)]
-    decoded = [code2wav.decode(torch.from_numpy(codes)) for codes in encode(coder, spoken)]
+def test_shipped_codes_give_the_sound_back(spoken: list[Integers], decoded: list[Samples]) -> None:
     distance = SpectralDistance()
     for said, heard in zip(spoken, decoded, strict=True):
-        truth = torch.from_numpy(said).float()[None] / 32768
-        own, _ = distance(heard[None, : len(said)], truth)
-        shifted, _ = distance(heard[None, : len(said)].roll(4_000), truth)
+        truth, sound = (torch.from_numpy(wave[: len(said)]).float()[None] for wave in (said, heard))
+        own, _ = distance(sound, truth / 32768)
+        shifted, _ = distance(sound.roll(4_000), truth / 32768)
         assert own < 0.45
         assert shifted > 2 * own
 
 
-def test_codes_do_not_depend_on_what_else_is_encoded(coder: SpeechCoder) -> None:
-    speech = [reading(0), hum(200.0, 0.3), reading(5), hum(300.0, 0.01)]
+def test_shipped_codes_keep_the_words(decoded: list[Samples], tmp_path: Path) -> None:
+    recogniser = Recogniser(tmp_path)
+    heard = [recogniser.listen(one.words, wave, 24_000) for one, wave in zip(readings(), decoded, strict=True)]
+    assert word_error_rate(heard) <= 0.15, [str(one) for one in heard if one.errors]
+
+
+def test_codes_do_not_depend_on_what_else_is_encoded(coder: SpeechCoder, spoken: list[Integers]) -> None:
+    speech = [spoken[0], hum(200.0, 0.3), spoken[5], hum(300.0, 0.01)]
     together = encode(coder, speech, batch_size=3)
     for one, codes in zip(speech, together, strict=True):
         assert np.array_equal(encode(coder, [one])[0], codes)
