@@ -59,6 +59,11 @@ def test_no_speech_is_an_error_that_says_what_to_do() -> None:
         SpeechPool.of([], CPU)
 
 
+def test_pieces_longer_than_all_speech_are_an_error(pool: SpeechPool) -> None:
+    with pytest.raises(RecipeError, match="more speech"):
+        pool.pieces(1, 24_000)
+
+
 def test_phones_are_those_of_the_dictionary() -> None:
     phones = phones_of("Yellow cat!", spellings())
     assert phones is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -77,7 +78,7 @@ class _Resolution(nn.Module):
         channels = [2] + [_CHANNELS] * len(_LAYERS)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, kernel, (1, stride), _padding(kernel, dilation), (dilation, 1))
-            for before, after, (kernel, stride, dilation) in zip(channels, channels[1:], _LAYERS, strict=False)
+            for (before, after), (kernel, stride, dilation) in zip(pairwise(channels), _LAYERS, strict=True)
         )
         self.score = nn.Conv2d(_CHANNELS, 1, 3, padding=1)
 

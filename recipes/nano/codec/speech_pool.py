@@ -37,8 +37,10 @@ class SpeechPool:
         return cls(torch.cat(pieces).to(device), starts.to(device), lengths.to(device))
 
     def pieces(self, count: int, sample_count: int) -> Tensor:
-        """float32 (count, sample_count) in -1…1, from anywhere."""
+        """float32 (count, sample_count) in -1…1, from anywhere. Raises RecipeError where all is shorter than that."""
         last = len(self.samples) - sample_count
+        if last < 0:
+            raise RecipeError(f"Pieces of {sample_count} samples need more speech than {len(self.samples)} samples.")
         # In double precision: single is coarser than a sample after an hour of speech has been read.
         where = torch.rand(count, dtype=torch.float64, device=self.samples.device) * last
         return self._at(where.long()[:, None] + self._steps(sample_count))

@@ -53,6 +53,7 @@ def train(codec: Codec, spoken: Sequence[Utterance], settings: CodecSettings, fo
         discriminator = Discriminator().to(codec.device)
         against = _only(partial(step.compute_against, discriminator))
         modules["discriminator"] = discriminator
+        codec.zero_grad()  # gradients of a captured step lie in its graph's own memory
         state = folder.state("codec-adversarial")
         Trainer("codec", modules, [against], ADVERSARIAL_PARTS, settings.adversarial, state).run(validate)
 
