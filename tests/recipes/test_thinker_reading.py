@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recipes.nano.domain.conversations import Class, Conversation
+from recipes.nano.domain.conversations import CLASSES, Class, Conversation
 from recipes.nano.domain.voices import Integers
 from recipes.nano.model.dense_experts import use_dense_experts
 from recipes.nano.model.parts import ThinkerParts
@@ -25,7 +25,6 @@ from tests.reference.transformers_reference import TransformersReference
 # float32 sums in another order; logits have a deviation of three.
 TOLERANCE = 1e-4
 AFTER_LAYERS = 3
-CLASSES: tuple[Class, ...] = ("typed", "spoken", "spoken_memory", "image", "video", "sound")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 @pytest.fixture(scope="module")
 def conversations(recorded: Recorded) -> tuple[Conversation, ...]:
     silent = drawn(typed=6, image=4, video=4, sound=4)
-    return (*silent, *recorded.spoken, *recorded.memory)
+    return (*silent, *recorded.spoken, *recorded.memory, *recorded.others)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,22 @@
 """Training lowers the loss, goes on exactly after an interruption, and says what it lacks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from recipes.nano.domain.conversations import Class, Conversation
 from recipes.nano.errors import RecipeError
 from recipes.nano.folders import WorkFolder
 from recipes.nano.model.architecture import build_model, config_for
+from recipes.nano.model.dense_experts import use_dense_experts
 from recipes.nano.model.parts import ThinkerParts
 from recipes.nano.speech.store import shard_path, shards
+from recipes.nano.thinker import losses, reading
 from recipes.nano.thinker.examples import Examples
 from recipes.nano.thinker.losses import Transcriber
 from recipes.nano.thinker.reading import Reader
@@ -22,8 +27,8 @@ from recipes.nano.training.step import Loss
 from tests.recipes.thinker_conversations import Recorded, drawn, prepared, settings
 from tests.reference.transformers_reference import TransformersReference
 
-BATCH = {"typed": 3, "spoken": 2, "spoken_memory": 1, "image": 2, "video": 1, "sound": 1}
-SMALL_BATCH = {"typed": 1, "spoken": 1, "image": 1}
+BATCH: dict[Class, int] = {"typed": 3, "spoken": 2, "spoken_memory": 1, "image": 2, "video": 1, "sound": 1}
+SMALL_BATCH: dict[Class, int] = {"typed": 1, "spoken": 1, "image": 1}
 WIDTH = 256
 
 
@@ -32,11 +37,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     return Recorded(tmp_path_factory.mktemp("questions"))
 
 
-def wanted(batch: Mapping[str, int] = BATCH, **training: float) -> ThinkerSettings:
+def wanted(batch: Mapping[Class, int] = BATCH, **training: float) -> ThinkerSettings:
     return settings(training={"learning_rate": 2e-3, "warm_up_steps": 2, "steps": 6} | training, batch=batch)
 
 
-EVERY_STEP_SAVED = wanted(SMALL_BATCH, steps=4, save_every_minutes=1e-9)
+EVERY_STEP_SAVED = wanted(SMALL_BATCH, steps=4, save_every_minutes=1e-9, validations=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +52,11 @@ def splits(recorded: Recorded, nano: Path) -> Splits:
 
 
 class Pupil:
-    """A Thinker drawn from one seed, always the same."""
+    """A Thinker drawn from one seed, always the same, or as it was shipped."""
 
-    def __init__(self, nano: Path) -> None:
-        self.thinker: Any = build_model(config_for(nano), seed=1).thinker
+    def __init__(self, nano: Path, *, shipped: bool = False) -> None:
+        model = TransformersReference(nano).model if shipped else build_model(config_for(nano), seed=1)
+        self.thinker: Any = model.thinker
         torch.manual_seed(1)
         self.transcriber = Transcriber(WIDTH, self.thinker.config.text_config.vocab_size)
 
@@ -58,7 +64,8 @@ class Pupil:
         train(self.thinker, self.transcriber, splits, how, WorkFolder(folder))
 
     def lesson(self, examples: Examples) -> Lesson:
-        return Lesson(self.thinker, self.transcriber, examples, wanted())
+        present = {of_class: count for of_class, count in BATCH.items() if len(examples.classes[of_class])}
+        return Lesson(self.thinker, self.transcriber, examples, wanted(present))
 
 
 def measured(lesson: Lesson) -> list[float]:
@@ -68,7 +75,8 @@ def measured(lesson: Lesson) -> list[float]:
     return torch.stack(parts).mean(dim=0)[:2].tolist()
 
 
-def test_some_steps_lower_both_losses(splits: Splits, nano: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_some_steps_from_nothing_lower_both_losses(splits: Splits, nano: Path, tmp_path: Path) -> None:
     pupil = Pupil(nano)
     before = measured(pupil.lesson(splits.training))
     pupil.learn(splits, tmp_path, wanted())
@@ -76,10 +84,29 @@ def test_some_steps_lower_both_losses(splits: Splits, nano: Path, tmp_path: Path
     assert all(loss < 0.8 * first for loss, first in zip(after, before, strict=True))
 
 
+def test_the_shipped_thinker_learns_answers_that_it_does_not_know(
+    recorded: Recorded, nano: Path, tmp_path: Path
+) -> None:
+    unheard_of = [otherwise_answered(conversation) for conversation in (*drawn(image=2), *recorded.spoken[:2])]
+    how = wanted({"image": 1, "spoken": 1}, steps=6, learning_rate=5e-4)
+    examples = prepared(unheard_of, recorded.questions, nano, how)
+    pupil = Pupil(nano, shipped=True)
+    before = measured(pupil.lesson(examples))
+    pupil.learn(Splits(examples, examples), tmp_path, how)
+    after = measured(pupil.lesson(examples))
+    assert before[0] > 2
+    assert all(loss < 0.6 * first for loss, first in zip(after, before, strict=True))
+
+
+def otherwise_answered(conversation: Conversation) -> Conversation:
+    return replace(conversation, turns=(replace(conversation.turns[0], answer="Thursday comes before the cow."),))
+
+
 class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     splits: Splits, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +145,7 @@ def test_classes_of_a_step_must_have_conversations(recorded: Recorded, nano: Pat
     pupil = Pupil(nano)
     examples = prepared(drawn(typed=4), recorded.questions, nano)
     with pytest.raises(RecipeError, match="of the class spoken, and none is left"):
-        pupil.lesson(examples)
+        Lesson(pupil.thinker, pupil.transcriber, examples, wanted(SMALL_BATCH))
 
 
 def test_conversations_that_are_too_long_are_left_out(recorded: Recorded, nano: Path) -> None:
@@ -139,3 +166,23 @@ def test_missing_and_other_recordings_are_named(recorded: Recorded, nano: Path, 
     shard_path(tmp_path, 0).write_bytes(second.read_bytes())
     with pytest.raises(RecipeError, match="expected recording 0 to be"):
         prepared(recorded.spoken, tmp_path, nano)
+
+
+def test_a_step_never_waits_for_a_value(splits: Splits, nano: Path) -> None:
+    """A CUDA graph may not read one on the host; tensors without values cannot be read at all."""
+    pupil = Pupil(nano)
+    use_dense_experts(pupil.thinker)
+    lesson = pupil.lesson(splits.training)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        lesson().total.backward()
+
+
+def test_half_precision_stays_close(splits: Splits, nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU runs it: bfloat16 products, float32 between them."""
+    lesson = Pupil(nano).lesson(splits.training)
+    exact = measured(lesson)
+    for module in (reading, losses):
+        monkeypatch.setattr(module, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16, cache_enabled=False))
+    rounded = measured(lesson)
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)
