@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from recipes.nano.evaluation.recogniser import Recogniser
 from tests.accuracy.asking import written_answers
 from tests.accuracy.domain.held_out import all_items
-from tests.accuracy.recogniser import Recogniser
 
 
 @pytest.fixture(scope="session")

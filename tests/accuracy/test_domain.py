@@ -9,10 +9,11 @@ from PIL import Image, ImageSequence
 
 from recipes.nano.domain import films
 from recipes.nano.domain.language import dice
+from recipes.nano.evaluation.language_model import sentences_of_the_domain
+from recipes.nano.evaluation.word_errors import words_of
 from tests.accuracy import record
 from tests.accuracy.domain import held_out
 from tests.accuracy.domain.items import DATA, Sound, Speech
-from tests.accuracy.language_model import sentences_of_the_domain, words_of
 
 LEAST_ITEMS = 50
 MOST_BYTES = 6_000_000

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from recipes.nano.evaluation.recogniser import Recogniser
+from recipes.nano.evaluation.word_errors import Heard, edit_distance, word_error_rate
 from tests.accuracy.domain.held_out import readings
 from tests.accuracy.domain.items import Reading
-from tests.accuracy.recogniser import Heard, Recogniser, edit_distance, word_error_rate
 
 
 def listen(recogniser: Recogniser, reading: Reading, said: str | None = None) -> Heard:

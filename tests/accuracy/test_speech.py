@@ -6,9 +6,10 @@ from itertools import cycle
 import numpy as np
 import pytest
 
+from recipes.nano.evaluation.recogniser import Recogniser
+from recipes.nano.evaluation.word_errors import word_error_rate
 from tests.accuracy.asking import Spoken, spoken_answers
 from tests.accuracy.domain.held_out import items_to_speak
-from tests.accuracy.recogniser import Recogniser, word_error_rate
 
 # The first test waits for every answer.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -1,18 +1,17 @@
-"""What the recogniser knows of nano's answers: a bigram model by absolute discounting, and how each word sounds."""
+"""What a listener may expect of nano: its sentences, by a bigram model, or its words in any order."""
 
 import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from random import Random
 
-from recipes.nano.domain import pictures
-from recipes.nano.domain.language import dice, in_words
-from recipes.nano.domain.questions import MAKERS, phrase
-from recipes.nano.domain.vocabulary import NAMES, WORDS
+from recipes.nano.domain.language import dice
+from recipes.nano.domain.sentences import answers_of_the_domain, fresh_phrases
+from recipes.nano.domain.vocabulary import WORDS
+from recipes.nano.evaluation.word_errors import Sentence, words_of
 
-SENTENCES, PHRASES = 20_000, 20_000
+PHRASES = 20_000
 LONGEST_PHRASE = 8
 DISCOUNT = 0.6
 RAREST_COUNT = 3
@@ -27,43 +26,15 @@ OWN_PHONES = {
     "moo": "M UW",
 }
 
-Sentence = tuple[str, ...]
-
-
-def words_of(text: str) -> Sentence:
-    """Lower case, without punctuation."""
-    return tuple(re.sub(r"[^a-z' ]", " ", text.lower()).split())
-
 
 def sentences_of_the_domain() -> list[Sentence]:
-    """Every different answer that many draws give, and random phrases; what the speech test holds out is left out."""
-    roll = dice("language model")
-    drawn = [*_drawn(roll), *_remembered(roll)]
-    return sorted({words_of(sentence) for sentence in drawn})
-
-
-def _drawn(roll: Random) -> Iterator[str]:
-    makers, weights = [maker for maker, _ in MAKERS], [weight for _, weight in MAKERS]
-    for maker in roll.choices(makers, weights, k=SENTENCES):
-        question = maker(roll)
-        if question.kind != "phrase":
-            yield from (answer for answer in (question.answer, question.short) if answer)
-    phrases = (phrase(roll, LONGEST_PHRASE) for _ in range(PHRASES))
-    yield from (question.answer for question in phrases if not question.held_out)
-    yield from WORDS
-
-
-def _remembered(roll: Random) -> Iterator[str]:
-    for name in NAMES:
-        yield from (f"Nice to meet you {name}", f"Your name is {name}", f"My name is {name}")
-    for colour in pictures.COLOURS:
-        yield from (f"I like {colour} too", f"Your favorite color is {colour}")
-    for number in range(41):
-        yield from (f"I will remember {in_words(number)}", f"Your number is {in_words(number)}")
+    """Every different answer, and random phrases; phrases that are held out are left out."""
+    phrases = islice(fresh_phrases(dice("language model"), LONGEST_PHRASE), PHRASES)
+    return sorted({words_of(sentence) for sentence in (*answers_of_the_domain(), *phrases, *WORDS)})
 
 
 def bigram_model(sentences: Sequence[Sentence]) -> str:
-    """ARPA text; probabilities of unseen pairs are backed off to the words' own."""
+    """ARPA text, by absolute discounting; probabilities of unseen pairs are backed off to the words' own."""
     follows: dict[str, Counter[str]] = defaultdict(Counter)
     for sentence in sentences:
         for word, after in zip((START, *sentence), (*sentence, END), strict=True):
@@ -78,6 +49,16 @@ def bigram_model(sentences: Sequence[Sentence]) -> str:
     ]
     counts = f"\\data\\\nngram 1={len(singles)}\nngram 2={len(pairs)}\n"
     return "\n".join([counts, "\\1-grams:", *singles, "", "\\2-grams:", *pairs, "", "\\end\\", ""])
+
+
+def any_order_model(words: Collection[str]) -> str:
+    """ARPA text: each word is as likely whatever came before: half of it as often as nano's answers have it, half of
+    it as any other word, so that none is out of reach."""
+    counts = Counter(word for answer in answers_of_the_domain() for word in (*words_of(answer), END))
+    total, different = counts.total(), len(words) + 1
+    singles = [f"{_log((counts[word] / total + 1 / different) / 2)} {word}" for word in (END, *sorted(words))]
+    singles.append(f"-99 {START}")
+    return "\n".join([f"\\data\\\nngram 1={len(singles)}\n", "\\1-grams:", *singles, "", "\\end\\", ""])
 
 
 def _word_probabilities(follows: dict[str, Counter[str]]) -> dict[str, float]:

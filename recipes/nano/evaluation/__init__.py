@@ -1,0 +1,1 @@
+"""How well a checkpoint answers and speaks, counted on what no training saw."""
