@@ -13,6 +13,7 @@ from recipes.nano.codec.ceiling import ceiling
 from recipes.nano.codec.discriminator import Discriminator, adversarial_losses
 from recipes.nano.codec.encode import SpeechCoder, encode
 from recipes.nano.codec.phones import BLANK, PHONES, PhoneReader, phones_of, spellings
+from recipes.nano.codec.reconstruction import first_vectors
 from recipes.nano.codec.settings import CodecSettings
 from recipes.nano.codec.spectral_distance import SpectralDistance
 from recipes.nano.codec.speech_pool import Readings, SpeechPool
@@ -89,6 +90,20 @@ def test_reading_loss_is_torchs() -> None:
     scores = reader(vectors).transpose(0, 1)
     expected = nn.functional.ctc_loss(scores, phones, frames * 2, counts, BLANK, "mean")
     torch.testing.assert_close(reader.loss(vectors, frames, phones, counts), expected)
+
+
+def test_latents_follow_a_reader_only_once_it_reads(nano: Path) -> None:
+    codec, reader = small_codec(nano), PhoneReader(64)
+    samples = torch.from_numpy(hum(200.0, 1.0)).float()[None] / 32768
+    task = torch.tensor([12]), torch.tensor([[3, 4]]), torch.tensor([2])
+
+    def gradient() -> Tensor:
+        loss = reader.loss(first_vectors(codec, samples, reader.trust()), *task)
+        return torch.autograd.grad(loss, codec.encoder.latent.weight)[0]
+
+    assert not gradient().any()
+    reader.recent_loss.fill_(2.0)
+    assert gradient().any()
 
 
 def noise(seconds: float, seed: int) -> Tensor:

@@ -76,9 +76,9 @@ class CodebookLearning(nn.Module):
         codebook.copy_(sums / uses[:, None])
 
 
-def pass_gradient(latents: Tensor, vectors: Tensor) -> Tensor:
-    """The vectors, with the gradient of the latents (straight-through, arXiv 1308.3432)."""
-    return latents + (vectors - latents).detach()
+def pass_gradient(latents: Tensor, vectors: Tensor, share: Tensor | float = 1.0) -> Tensor:
+    """The vectors, with a share of the gradient for the latents (straight-through, arXiv 1308.3432)."""
+    return vectors.detach() + share * (latents - latents.detach())
 
 
 def _levels_that_count(latents: Tensor, levels: int) -> Tensor:

@@ -91,7 +91,7 @@ class Reconstruction:
         utterances = readings.utterances[chosen]
         frames = -(-self._pool.lengths[utterances] // self._shape.samples_per_frame)
         samples = self._pool.whole(utterances, self._reading_frames * self._shape.samples_per_frame)
-        first = first_vectors(self._codec, samples)
+        first = first_vectors(self._codec, samples, reader.trust())
         return reader.loss(first, frames, readings.phones[chosen], readings.phone_counts[chosen])
 
     def _weighed(self, parts: list[Tensor]) -> Tensor:
@@ -100,11 +100,11 @@ class Reconstruction:
         return torch.stack([weight * part for weight, part in zip(by_part, parts, strict=True)]).sum()
 
 
-def first_vectors(codec: Codec, samples: Tensor) -> Tensor:
-    """(batch, samples) -> what the first codes alone tell (batch, frames, latent width), with the latents' gradient."""
+def first_vectors(codec: Codec, samples: Tensor, gradient_share: Tensor) -> Tensor:
+    """(batch, samples) -> what the first codes alone tell (batch, frames, latent width)"""
     latents = cast(Tensor, codec.encoder(samples))
     codebook = codec.quantiser.codebooks[0]
-    return pass_gradient(latents, codebook[nearest(latents.detach(), codebook)])
+    return pass_gradient(latents, codebook[nearest(latents.detach(), codebook)], gradient_share)
 
 
 def trainable(codec: Codec, settings: CodecSettings) -> nn.Module:
