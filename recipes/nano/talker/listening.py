@@ -1,6 +1,6 @@
 """Users' prompts as the Talker reads them, from conversations that the Thinker has read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,32 +15,35 @@ from .user_prompts import UserPrompt
 BATCH_SIZE = 16
 
 
+def evenly(examples: Examples, count: int) -> Mapping[Class, Tensor]:
+    """int64 (n) of each class: about `count` conversations in all, in the classes' proportions."""
+    apart = max(1, len(examples.ids) // count)
+    return {of_class: numbers[::apart] for of_class, numbers in examples.classes.items()}
+
+
 @torch.no_grad()
 def listen(
-    reader: Reader, examples: Examples, tokens: SpecialTokens, accept_layer: int, most_tokens: int
-) -> Iterator[UserPrompt]:
-    """One prompt of every conversation whose user turns fit into `most_tokens`."""
-    for of_class, numbers in examples.classes.items():
-        for chosen in numbers.split(BATCH_SIZE):
-            if len(chosen):
-                yield from _prompts(reader, examples, of_class, chosen, tokens, accept_layer, most_tokens)
-
-
-def _prompts(
     reader: Reader,
     examples: Examples,
-    of_class: Class,
-    chosen: Tensor,
+    chosen: Mapping[Class, Tensor],
     tokens: SpecialTokens,
     accept_layer: int,
     most_tokens: int,
 ) -> Iterator[UserPrompt]:
-    batch = examples.batch({of_class: chosen})
-    kept = reader.read(batch, keep_after_layer=accept_layer).kept
+    """One prompt of every chosen conversation whose user turns fit into `most_tokens`."""
+    for of_class, numbers in chosen.items():
+        for some in numbers.split(BATCH_SIZE):
+            if len(some):
+                batch = examples.batch({of_class: some})
+                kept = reader.read(batch, keep_after_layer=accept_layer).kept
+                yield from _prompts(batch, kept, tokens, most_tokens)
+
+
+def _prompts(batch: Batch, kept: Tensor | None, tokens: SpecialTokens, most_tokens: int) -> Iterator[UserPrompt]:
     if kept is None:
         raise RuntimeError("The Thinker was asked for its rows after a layer and gave none.")
     media = (batch.sound_rows >= 0) | (batch.sight_rows >= 0)
-    for row in range(len(chosen)):
+    for row in range(len(batch.ids)):
         said = _user_turns(batch, row, tokens)
         if 0 < len(said) <= most_tokens:
             positions = _moved_together(batch.positions[:, row, said].cpu(), said.cpu())

@@ -37,6 +37,8 @@ class TalkerSettings(BaseModel):
     # One frame in this many is also learnt by the code predictor, which costs as much as the Talker.
     residual_frame_share: Share = Field(default=0.25, gt=0, le=1)
     user_prompts: int = Field(default=600, ge=8)
+    # Of the batches, this many have the longer half of the prompts, which cost twice as much.
+    long_prompt_share: Share = Field(default=0.25, ge=0, le=1)
     held_out_utterances: int = Field(default=192, ge=2)
     # True: go on from the shipped checkpoint's Talker instead of from nothing.
     from_shipped: bool = False

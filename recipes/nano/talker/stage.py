@@ -20,7 +20,7 @@ from recipes.nano.tokenizer.special_tokens import SpecialTokens
 
 from .codes import Coded, read_codes
 from .corpus import Corpus
-from .listening import listen
+from .listening import evenly, listen
 from .rows import OpeningIds
 from .settings import TalkerSettings
 from .training import Speech, train
@@ -63,10 +63,11 @@ def user_prompts(
     examples = prepared(recipe, folder, model, device).training
     reader = Reader(ThinkerParts.of(model.thinker), examples.banks, examples.longest_sound_seconds)
     tokens = SpecialTokens.from_folder(folder.tokenizer)
-    prompts = list(listen(reader, examples, tokens, ACCEPT_HIDDEN_LAYER, MOST_USER_TOKENS))
+    chosen = evenly(examples, recipe.talker.user_prompts)
+    prompts = list(listen(reader, examples, chosen, tokens, ACCEPT_HIDDEN_LAYER, MOST_USER_TOKENS))
     if not prompts:
         raise RecipeError(f"No conversation's user turns fit into {MOST_USER_TOKENS} tokens: draw more of them.")
-    return prompts[:: max(1, len(prompts) // recipe.talker.user_prompts)]
+    return prompts
 
 
 def speech_to_learn(

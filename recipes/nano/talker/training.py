@@ -44,9 +44,9 @@ def train(
     losses = TalkerLosses(talker, rows, opening.codec_eos, speech.training.residuals, settings)
     users = by_length(prompts, device)
     kinds = [
-        Kind(partial(_loss, losses, speech.training, pool, some, settings), partial(_weight, pool, settings))
+        Kind(partial(_loss, losses, speech.training, pool, some, settings), partial(_weight, pool, share, settings))
         for pool in speech.training.pools
-        for some in users
+        for some, share in zip(users, (1 - settings.long_prompt_share, settings.long_prompt_share), strict=False)
     ]
     trainer = Trainer("talker", {"talker": talker}, kinds, PART_NAMES, settings.training, folder.state("talker"))
     trainer.run(partial(_held_out, losses, speech.held_out, users[0]))
@@ -56,9 +56,9 @@ def batch_size(pool: Pool, settings: TalkerSettings) -> int:
     return max(2, settings.frames_per_batch // pool.frame_limit)
 
 
-def _weight(pool: Pool, settings: TalkerSettings) -> float:
-    """As many batches as it takes to see every utterance equally often."""
-    return sum(pool.sizes) / batch_size(pool, settings)
+def _weight(pool: Pool, prompt_share: float, settings: TalkerSettings) -> float:
+    """As many batches as it takes to see every utterance equally often, in the share of the prompts before them."""
+    return prompt_share * sum(pool.sizes) / batch_size(pool, settings)
 
 
 def _loss(losses: TalkerLosses, corpus: Corpus, pool: Pool, users: UserPrompts, settings: TalkerSettings) -> Loss:
