@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cache
 from random import Random
+from typing import Literal
 
 from . import films, pictures, sounds
 from .language import dice, in_words, training_dice
@@ -12,6 +13,9 @@ from .voices import VOICES_TO_LEARN_FROM
 
 # So many draws find every answer, but for some pictures of three shapes.
 QUESTIONS_TO_DRAW, PICTURES_TO_DRAW, FILMS_TO_DRAW = 60_000, 20_000, 10_000
+
+# Facts, small talk and what was told before: some five hundred. Sums, counts and what is seen: many, all alike.
+AnswerKind = Literal["everyday", "composed", "phrase"]
 
 Line = tuple[str, str]  # a text and the voice that says it
 
@@ -28,6 +32,27 @@ def _all_answers() -> tuple[str, ...]:
     answers |= {pictures.ask_about(roll, pictures.scene(roll))[1] for _ in range(PICTURES_TO_DRAW)}
     answers |= {films.ask_about(roll, films.motion(roll))[1] for _ in range(FILMS_TO_DRAW)}
     return tuple(sorted(answers))
+
+
+def kind_of_answer(text: str) -> AnswerKind:
+    if text in _everyday_answers():
+        return "everyday"
+    return "composed" if text in _answers() else "phrase"
+
+
+@cache
+def _answers() -> frozenset[str]:
+    return frozenset(_all_answers())
+
+
+@cache
+def _everyday_answers() -> frozenset[str]:
+    """Of all questions without a key."""
+    roll = dice("everyday answers")
+    makers, weights = [maker for maker, _ in MAKERS], [weight for _, weight in MAKERS]
+    questions = [maker(roll) for maker in roll.choices(makers, weights, k=QUESTIONS_TO_DRAW)]
+    answers = {text for one in questions if one.key is None for text in (one.answer, one.short) if text}
+    return frozenset(answers.union(remembered_answers(), sounds.CAPTIONS.values()))
 
 
 def drawn_answers(roll: Random, questions: int) -> Iterator[str]:

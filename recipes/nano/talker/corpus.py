@@ -1,10 +1,13 @@
 """All utterances that the Talker learns from, on the device, drawn at random by length and kind of sentence."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from recipes.nano.domain.sentences import AnswerKind, kind_of_answer
 
 from .codes import Coded
 from .settings import TalkerSettings
@@ -27,29 +30,27 @@ class Batch:
 
 
 class Pool:
-    """Rows of the corpus that fit one length: of the domain's sentences and of random phrases."""
+    """Rows of the corpus that fit one length, each with the weight that it is drawn by."""
 
     def __init__(self, capacity: int, frame_limit: int, device: torch.device) -> None:
         self.frame_limit = frame_limit
-        self._rows = torch.zeros(2, capacity, dtype=torch.int64, device=device)
-        self._counts = torch.zeros(2, device=device)
-        self.sizes = [0, 0]
+        self.members: list[int] = []
+        self.weight = 0.0
+        self._rows = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self._cumulative = torch.full((capacity,), torch.inf, device=device)
+        self._total = torch.zeros((), device=device)
 
-    def add(self, row: int, *, of_domain: bool) -> None:
-        kind = int(of_domain)
-        self._rows[kind, self.sizes[kind]] = row
-        self.sizes[kind] += 1
+    def publish(self, weights: Sequence[float]) -> None:
+        """weights: of each member. Draws, which run on the device and never ask the host, see them from now on."""
+        self.weight = sum(weights)
+        self._rows[: len(self.members)] = torch.tensor(self.members, dtype=torch.int64)
+        self._cumulative[: len(weights)] = torch.tensor(weights, dtype=torch.float64).cumsum(0).float()
+        self._total.fill_(self.weight)
 
-    def publish(self) -> None:
-        """Lets draws see what was added; they run on the device and never ask the host."""
-        self._counts.copy_(torch.tensor(self.sizes, dtype=self._counts.dtype))
-
-    def draw(self, count: int, domain_share: float) -> Tensor:
-        """int64 (count): rows, the domain's in their share; where one kind is missing, the other."""
-        dice = torch.rand(2, count, device=self._rows.device)
-        from_domain = ((dice[0] < domain_share) & (self._counts[1] > 0)) | (self._counts[0] == 0)
-        kind = from_domain.long()
-        return self._rows[kind, (dice[1] * self._counts[kind]).long()]
+    def draw(self, count: int) -> Tensor:
+        """int64 (count): rows, by their weights"""
+        dice = torch.rand(count, device=self._rows.device) * self._total * (1 - 1e-6)
+        return self._rows[torch.searchsorted(self._cumulative, dice, right=True)]
 
 
 class Corpus:
@@ -60,34 +61,35 @@ class Corpus:
         settings: TalkerSettings,
         tokenize: Callable[[str], Sequence[int]],
         voices: Sequence[str],
-        domain: frozenset[str],
         capacity: int,
         device: torch.device,
     ) -> None:
-        """voices: in the order of their numbers; domain: the sentences that nano answers, phrases aside."""
-        self._settings, self._tokenize, self._voices, self._domain = settings, tokenize, list(voices), domain
+        """voices: in the order of their numbers."""
+        self._settings, self._tokenize, self._voices = settings, tokenize, list(voices)
         self.device, longest = device, max(settings.frame_limits)
         self._text = torch.zeros(capacity, settings.most_text_tokens, dtype=torch.int64, device=device)
         self._codes = torch.zeros(capacity, longest, LEVELS, dtype=torch.uint8, device=device)
         self._numbers = torch.zeros(3, capacity, dtype=torch.int64, device=device)  # tokens, frames, voice
         self.pools = [Pool(capacity, limit, device) for limit in sorted(settings.frame_limits)]
-        self.size, self._capacity = 0, capacity
+        self._kinds: list[AnswerKind] = []
+        self._capacity = capacity
         self.residuals = Residuals(len(voices), device)
 
     @property
-    def full(self) -> bool:
-        return self.size == self._capacity
+    def size(self) -> int:
+        return len(self._kinds)
 
     def add(self, utterances: Iterable[Coded]) -> None:
         """Those that are too long, or for which there is no room, are left out."""
         for one in utterances:
             tokens = self._tokenize(one.text)
             pool = next((pool for pool in self.pools if len(one.codes) <= pool.frame_limit), None)
-            if pool is None or len(tokens) > self._settings.most_text_tokens or self.full:
-                continue
-            pool.add(self._keep(one, tokens), of_domain=one.text in self._domain)
+            fits = len(tokens) <= self._settings.most_text_tokens and self.size < self._capacity
+            if pool is not None and fits:
+                pool.members.append(self._keep(one, tokens))
+        counts, shares = Counter(self._kinds), self._settings.shares
         for pool in self.pools:
-            pool.publish()
+            pool.publish([shares[self._kinds[row]] / counts[self._kinds[row]] for row in pool.members])
 
     def _keep(self, one: Coded, tokens: Sequence[int]) -> int:
         row, voice = self.size, self._voices.index(one.voice)
@@ -96,11 +98,11 @@ class Corpus:
         self._codes[row, : len(codes)] = codes
         self._numbers[:, row] = torch.tensor([len(tokens), len(codes), voice])
         self.residuals.remember(voice, codes)
-        self.size += 1
+        self._kinds.append(kind_of_answer(one.text))
         return row
 
     def draw(self, pool: Pool, count: int) -> Batch:
-        return self.rows(pool.draw(count, self._settings.domain_share), pool.frame_limit)
+        return self.rows(pool.draw(count), pool.frame_limit)
 
     def rows(self, rows: Tensor, frame_limit: int) -> Batch:
         text_lengths, code_lengths, voices = self._numbers[:, rows]
@@ -123,7 +125,7 @@ class Residuals:
         self._filled[places] = True
 
     def draw(self, voices: Tensor, first_codes: Tensor) -> tuple[Tensor, Tensor]:
-        """voices int64 (batch), first codes int64 (batch, frames) -> codes (batch, frames, 15), and whether one was there."""
+        """voices int64 (batch), first codes int64 (batch, frames) -> codes (batch, frames, 15), and which were there."""
         slots = torch.randint(REMEMBERED_FRAMES, first_codes.shape, device=first_codes.device)
         places = voices[:, None].expand_as(first_codes), first_codes, slots
         return self._frames[places].long(), self._filled[places]

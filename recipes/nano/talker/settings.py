@@ -1,7 +1,10 @@
 """What the Talker is trained on, and how far its training is from speaking freely."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from recipes.nano.domain.sentences import AnswerKind
 from recipes.nano.training.settings import TrainingSettings
 
 Share = float
@@ -33,7 +36,8 @@ class TalkerSettings(BaseModel):
     frame_limits: tuple[int, ...] = (26, 40, 60, 88)
     frames_per_batch: int = Field(default=3328, ge=16)
     most_text_tokens: int = Field(default=36, ge=4)
-    domain_share: Share = Field(default=0.6, ge=0, le=1)
+    # How often answers of each kind are drawn. The few of everyday would else drown among the many that are composed.
+    shares: Mapping[AnswerKind, Share] = {"everyday": 0.4, "composed": 0.3, "phrase": 0.3}
     # One frame in this many is also learnt by the code predictor, which costs as much as the Talker.
     residual_frame_share: Share = Field(default=0.25, gt=0, le=1)
     user_prompts: int = Field(default=600, ge=8)

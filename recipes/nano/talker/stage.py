@@ -6,7 +6,6 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3OmniMoeForConditionalGeneration
 
 from recipes.nano.configuration import Recipe
-from recipes.nano.domain.sentences import answers_of_the_domain
 from recipes.nano.domain.splits import held_out_of_speech
 from recipes.nano.errors import RecipeError
 from recipes.nano.folders import WorkFolder
@@ -32,7 +31,7 @@ MOST_USER_TOKENS = 96
 
 
 def run(recipe: Recipe, folder: WorkFolder) -> None:
-    """Does nothing where the Talker is there already. Raises RecipeError where the Thinker or coded speech is missing."""
+    """Does nothing where the Talker is there already. Raises RecipeError where Thinker or coded speech is missing."""
     if folder.talker.exists():
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,10 +78,9 @@ def speech_to_learn(
         raise RecipeError(f"{folder.codes} has no coded speech to learn from: run the stage `codes` first.")
     held_out = [one for one in coded if held_out_of_speech(one.text)][: settings.held_out_utterances]
     learnt = [one for one in coded if not held_out_of_speech(one.text)]
-    domain = frozenset(answers_of_the_domain())
 
     def corpus(utterances: Sequence[Coded]) -> Corpus:
-        made = Corpus(settings, tokenizer.encode, list(SPEAKERS), domain, len(utterances), device)
+        made = Corpus(settings, tokenizer.encode, list(SPEAKERS), len(utterances), device)
         made.add(utterances)
         return made
 

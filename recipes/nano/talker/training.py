@@ -57,8 +57,8 @@ def batch_size(pool: Pool, settings: TalkerSettings) -> int:
 
 
 def _weight(pool: Pool, prompt_share: float, settings: TalkerSettings) -> float:
-    """As many batches as it takes to see every utterance equally often, in the share of the prompts before them."""
-    return prompt_share * sum(pool.sizes) / batch_size(pool, settings)
+    """So many batches that every utterance is seen as its weight says, in the share of the prompts before it."""
+    return prompt_share * pool.weight / batch_size(pool, settings)
 
 
 def _loss(losses: TalkerLosses, corpus: Corpus, pool: Pool, users: UserPrompts, settings: TalkerSettings) -> Loss:
