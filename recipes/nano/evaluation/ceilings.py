@@ -5,16 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from transformers import Qwen3OmniMoeForConditionalGeneration
 
-from antiphon.model.code2wav import Code2Wav
-from antiphon.model.config import OmniConfig
-from antiphon.model.weights import Checkpoint
 from recipes.nano.codec.encode import SpeechCoder, encode
 from recipes.nano.domain.voices import Integers
-from recipes.nano.evaluation.held_out import VOICES
-from recipes.nano.evaluation.speech import Line, Samples, Speech
-from recipes.nano.speech.synthesis import ANSWERS_RATE_HZ, answer
+from recipes.nano.evaluation.speech import VOICES, Line, Samples, Speech
+from recipes.nano.speech.synthesis import answer
 
 
 def synthesised(lines: Sequence[Line]) -> list[Speech]:
@@ -23,21 +21,32 @@ def synthesised(lines: Sequence[Line]) -> list[Speech]:
 
 
 def through_codec(speeches: Sequence[Speech], codec: Path, checkpoint: Path) -> list[Speech]:
-    """Encoded by `codec` (`encoder.*`, `quantiser.*`), and decoded by the checkpoint's own Code2Wav."""
+    """Encoded by `codec` (`encoder.*`, `quantiser.*`), and decoded as the checkpoint does."""
     codes = encode(SpeechCoder.load(codec), [_as_integers(speech.samples) for speech in speeches])
-    decoder = load_decoder(checkpoint)
-    decoded = [decoder.decode(torch.from_numpy(frames.astype(np.int64))).numpy() for frames in codes]
-    return [replace(speech, samples=samples) for speech, samples in zip(speeches, decoded, strict=True)]
+    decoder = CodeReader(checkpoint)
+    return [replace(one, samples=decoder.samples(frames)) for one, frames in zip(speeches, codes, strict=True)]
 
 
-def load_decoder(checkpoint: Path) -> Code2Wav:
-    return Code2Wav.load(Checkpoint(checkpoint), OmniConfig.from_checkpoint(checkpoint), dtype=torch.float32)
+class CodeReader:
+    """The checkpoint's Code2Wav, as transformers computes it."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        model = Qwen3OmniMoeForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+        self._code2wav = model.code2wav.eval()
+
+    @torch.inference_mode()
+    def samples(self, codes: npt.NDArray[np.integer]) -> Samples:
+        """codes (frames, levels) of a whole speech"""
+        if len(codes) == 0:
+            return np.zeros(0, np.float32)
+        wave: Samples = self._code2wav(torch.from_numpy(codes.astype(np.int64)).T[None]).reshape(-1).numpy()
+        return wave
 
 
 def _synthesised(line: Line) -> Speech:
     utterance = answer((line.seed, (line.text, VOICES[line.voice])))
     samples: Samples = utterance.samples.astype(np.float32) / np.float32(32768)
-    return Speech(line, samples, ANSWERS_RATE_HZ)
+    return Speech(line, samples)
 
 
 def _as_integers(samples: Samples) -> Integers:

@@ -1,4 +1,4 @@
-"""A checkpoint's voice alone: texts that it is given are spoken, many at once, by Antiphon's Talker and codec.
+"""A checkpoint's voice alone: texts that it is given are spoken, many at once, by Antiphon's Talker.
 
 No Thinker takes part, so nothing but the voice can be wrong. One thread schedules and runs: the same lines make the
 same batches, hence the same speech to the last bit.
@@ -7,7 +7,6 @@ same batches, hence the same speech to the last bit.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -25,15 +24,12 @@ from antiphon.prompt.conversation import Conversation, Message, Text
 from antiphon.prompt.prompt import PromptBuilder
 from antiphon.prompt.tokenizer import PromptTokenizer
 from antiphon.wire.generation import PromptNumbers
-from recipes.nano.evaluation.ceilings import load_decoder
-from recipes.nano.evaluation.speech import Line, Speech
+from recipes.nano.evaluation.ceilings import CodeReader
+from recipes.nano.evaluation.speech import MOST_FRAMES, Line, Speech
 from services.talker.request import AcceptedRows, SpokenText, TalkerRequest
 from services.talker.runner import TalkerRunner
 from services.talker.speech_sampling import checkpoint_sampling, speech_sampling
 
-RATE_HZ: Final = 24_000
-# Twelve seconds: speech that is still going on then does not end by itself.
-MOST_FRAMES: Final = 150
 AT_ONCE, ROWS_AT_ONCE = 64, 512
 PAGE_ROWS, PAGES = 16, 4096
 
@@ -46,15 +42,15 @@ class Voice:
         self._config = OmniConfig.from_checkpoint(checkpoint)
         self._sampling = checkpoint_sampling(checkpoint)
         self._runner = _runner(checkpoint, self._config)
-        self._codec = load_decoder(checkpoint)
+        self._decoder = CodeReader(checkpoint)
 
-    def speak(self, lines: Sequence[Line]) -> list[Speech]:
+    def speak(self, lines: Sequence[Line], most_frames: int = MOST_FRAMES) -> list[Speech]:
         """One speech a line, in order."""
         limits = SchedulerLimits(max_running=AT_ONCE, max_waiting=max(1, len(lines)), rows_per_step=ROWS_AT_ONCE)
         scheduler = Scheduler[TalkerRequest](limits, PagePool(PAGES, PAGE_ROWS))
-        requests = [self._request(line) for line in lines]
+        requests = [self._request(line, most_frames) for line in lines]
         for request in requests:
-            scheduler.add(Rows(request, request.prompt_rows, request.prompt_rows + MOST_FRAMES - 1))
+            scheduler.add(Rows(request, request.prompt_rows, request.prompt_rows + most_frames - 1))
         ended = self._run(scheduler)
         each = zip(lines, requests, strict=True)
         return [self._speech(line, request, ended=request in ended) for line, request in each]
@@ -73,7 +69,7 @@ class Voice:
                     ended.append(part.sequence.request)
         return ended
 
-    def _request(self, line: Line) -> TalkerRequest:
+    def _request(self, line: Line, most_frames: int) -> TalkerRequest:
         talker = self._config.require_talker()
         asked = self._prompts.build(Conversation((Message("user", (Text(f"say {line.text}"),)),)))
         ids, prompt = np.array(asked.talker.token_ids, np.int64), asked.talker
@@ -89,14 +85,13 @@ class Voice:
             first_code,
             sampling.residual_codes,
             first_code.generator,
-            MOST_FRAMES,
+            most_frames,
         )
 
     def _speech(self, line: Line, request: TalkerRequest, *, ended: bool) -> Speech:
         groups = self._config.require_talker().code_groups
         codes = np.stack(request.frames) if request.frames else np.empty((0, groups), np.int16)
-        samples = self._codec.decode(torch.from_numpy(codes.astype(np.int64))).numpy()
-        return Speech(line, samples, RATE_HZ, ended)
+        return Speech(line, self._decoder.samples(codes), ended=ended)
 
 
 def _runner(checkpoint: Path, config: OmniConfig) -> TalkerRunner:

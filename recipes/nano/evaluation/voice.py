@@ -4,14 +4,13 @@ Texts are given, so no Thinker errs beside it: sentences that no voice was taugh
 checkpoint's generation_config.json says. A minute of two processor cores, two more with the ceilings.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from recipes.nano.codec.encode import SHIPPED
@@ -19,11 +18,11 @@ from recipes.nano.domain.language import dice
 from recipes.nano.domain.sentences import answers_of_the_domain
 from recipes.nano.domain.splits import held_out_of_speech
 from recipes.nano.evaluation.ceilings import synthesised, through_codec
-from recipes.nano.evaluation.held_out import VOICES, lines_to_speak
+from recipes.nano.evaluation.held_out import lines_to_speak
 from recipes.nano.evaluation.reading_aloud import Voice
 from recipes.nano.evaluation.speakers import SpeakerEar
-from recipes.nano.evaluation.speech import Line
-from recipes.nano.evaluation.tables import show_voices
+from recipes.nano.evaluation.speech import MOST_FRAMES, VOICES, Line
+from recipes.nano.evaluation.tables import voice_table
 from recipes.nano.evaluation.voice_figures import Listener, VoiceFigures
 
 # Enough for the ear to know each voice by.
@@ -31,19 +30,26 @@ SENTENCES_TO_KNOW_A_VOICE = 12
 
 
 def measure_voice(
-    checkpoint: Path, lines: Sequence[Line], *, codec: Path | None, processes: int
+    checkpoint: Path,
+    lines: Sequence[Line],
+    listener: Listener,
+    codec: Path | None = SHIPPED,
+    most_frames: int = MOST_FRAMES,
 ) -> Iterator[VoiceFigures]:
     """Of the voice; then, if the codec is given, of the codec and of the synthesiser that taught both."""
     teacher = synthesised(lines)
-    listener = Listener(SpeakerEar.taught_by(synthesised(_lines_to_know_voices())), teacher, processes)
-    yield listener.figures("voice", Voice(checkpoint).speak(lines))
+    yield listener.figures("voice alone", Voice(checkpoint).speak(lines, most_frames), teacher)
     if codec is not None:
-        yield listener.figures("codec alone", through_codec(teacher, codec, checkpoint))
-        yield listener.figures("flite itself", teacher)
+        yield listener.figures("codec alone", through_codec(teacher, codec, checkpoint), teacher)
+        yield listener.figures("flite itself", teacher, teacher)
+
+
+def listener(processes: int | None = None) -> Listener:
+    """Who has heard each voice's teacher say other sentences than those that are measured."""
+    return Listener(SpeakerEar.taught_by(synthesised(_lines_to_know_voices())), processes or os.cpu_count() or 1)
 
 
 def _lines_to_know_voices() -> list[Line]:
-    """Other sentences than those that are measured."""
     taught = [text for text in answers_of_the_domain() if not held_out_of_speech(text)]
     texts = dice("voices to know").sample(taught, SENTENCES_TO_KNOW_A_VOICE)
     return [Line("domain", text, voice, 0) for text in texts for voice in VOICES]
@@ -55,17 +61,16 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same speech.")] = 0,
     ceilings: Annotated[bool, typer.Option(help="Measure the codec alone and flite itself, too.")] = True,
     codec: Annotated[Path, typer.Option(help="encoder.* and quantiser.* behind its codes.")] = SHIPPED,
-    processes: Annotated[int, typer.Option(min=1, help="That listen.")] = os.cpu_count() or 1,
+    processes: Annotated[int | None, typer.Option(min=1, help="That listen; every core if unset.")] = None,
     report: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
 ) -> None:
-    console = Console()
+    console, figures = Console(), list[VoiceFigures]()
     lines = lines_to_speak(sentences, seed)
-    figures = []
-    for measured in measure_voice(checkpoint, lines, codec=codec if ceilings else None, processes=processes):
+    for measured in measure_voice(checkpoint, lines, listener(processes), codec if ceilings else None):
         figures.append(measured)
-        show_voices(console, [measured])
+        console.print(voice_table(measured))
     if report is not None:
-        report.write_text(json.dumps([asdict(measured) for measured in figures], indent=1) + "\n")
+        report.write_bytes(TypeAdapter(list[VoiceFigures]).dump_json(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class Soundness:
     clipped: float
     right_voice: float
     rms: float
-    # Against the same sentences by the teacher.
-    length: float
+    # Against the same sentences by the teacher, where he said them.
+    length: float | None
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,24 @@ class VoiceFigures:
 
 @dataclass(frozen=True)
 class Listener:
-    """teacher: the same lines, one by one, as the synthesiser says them."""
-
     ear: SpeakerEar
-    teacher: Sequence[Speech]
     processes: int
 
-    def figures(self, of: str, speeches: Sequence[Speech]) -> VoiceFigures:
+    def figures(self, of: str, speeches: Sequence[Speech], teacher: Sequence[Speech] = ()) -> VoiceFigures:
+        """teacher: the same lines, one by one, as the synthesiser says them."""
         heard = listen_to_all(speeches, self.processes)
         voices = [ALL_VOICES, *dict.fromkeys(speech.line.voice for speech in speeches)]
         kinds: list[Kind] = list(dict.fromkeys(speech.line.kind for speech in speeches))
         understood = [_understood(kind, voice, speeches, heard) for kind in kinds for voice in voices]
-        return VoiceFigures(of, understood, self._soundness(speeches))
+        return VoiceFigures(of, [row for row in understood if row.words], self._soundness(speeches, teacher))
 
-    def _soundness(self, speeches: Sequence[Speech]) -> Soundness:
-        seconds = sum(speech.seconds for speech in self.teacher)
+    def _soundness(self, speeches: Sequence[Speech], teacher: Sequence[Speech]) -> Soundness:
         return Soundness(
             ended_by_themselves=_share(speeches, lambda speech: speech.ended),
             clipped=_share(speeches, lambda speech: bool((np.abs(speech.samples) >= CLIPPED).any())),
             right_voice=_share(speeches, lambda speech: self.ear.who(speech) == speech.line.voice),
             rms=float(np.median([_rms(speech) for speech in speeches])),
-            length=sum(speech.seconds for speech in speeches) / seconds,
+            length=_seconds(speeches) / _seconds(teacher) if teacher else None,
         )
 
 
@@ -93,6 +90,10 @@ def _understood(kind: Kind, voice: str, speeches: Sequence[Speech], heard: dict[
 
 def _share(speeches: Sequence[Speech], holds: Callable[[Speech], bool]) -> float:
     return sum(map(holds, speeches)) / len(speeches)
+
+
+def _seconds(speeches: Sequence[Speech]) -> float:
+    return sum(speech.seconds for speech in speeches)
 
 
 def _rms(speech: Speech) -> float:
