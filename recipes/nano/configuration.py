@@ -34,7 +34,7 @@ class Recipe(BaseModel):
     thinker: ThinkerSettings
     talker: TalkerSettings
     assemble: AssembleSettings = AssembleSettings()
-    evaluation: EvaluationSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
 
 
 def read_recipe(file: Path) -> Recipe:
