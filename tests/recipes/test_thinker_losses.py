@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from recipes.nano.thinker.augmentation import Augmentation
-from recipes.nano.thinker.ctc import ctc_loss
+from recipes.nano.training.ctc import ctc_loss
 from recipes.nano.thinker.losses import Transcriber
 from recipes.nano.thinker.media import Sounds
 from recipes.nano.thinker.reading import Heard

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recipes.nano.thinker.ctc import ctc_loss
+from recipes.nano.training.ctc import ctc_loss
 
 BLANK = 0
 PHONES = (
