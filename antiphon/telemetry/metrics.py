@@ -49,6 +49,11 @@ class Metrics:
         self._tokens = Counter(
             names.METRIC_TOKENS, "Tokens by direction and modality.", ("direction", "modality"), registry=self.registry
         )
+        self._cached_tokens = Counter(
+            names.METRIC_CACHED_TOKENS,
+            "Prompt tokens that were computed for an earlier request.",
+            registry=self.registry,
+        )
 
     def observe_stage(self, stage: StageName, *, queue_ms: float, first_output_ms: float, total_ms: float) -> None:
         self._queue.labels(stage).observe(queue_ms / 1e3)
@@ -61,6 +66,9 @@ class Metrics:
 
     def count_tokens(self, direction: str, modality: str, amount: int) -> None:
         self._tokens.labels(direction, modality).inc(amount)
+
+    def count_cached_tokens(self, amount: int) -> None:
+        self._cached_tokens.inc(amount)
 
     def observe_first_packet(self, packet: FirstPacket) -> None:
         for part, value_ms in packet.parts_ms.items():

@@ -42,6 +42,8 @@ GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
 GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+# Of the input: computed for an earlier request.
+GEN_AI_USAGE_CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 GEN_AI_OUTPUT_TYPE: Final = "gen_ai.output.type"
 
 # Metrics (Prometheus spelling; seconds).
@@ -53,6 +55,7 @@ METRIC_FIRST_AUDIO: Final = "antiphon_first_audio_seconds"
 METRIC_REQUESTS: Final = "antiphon_requests"
 METRIC_TURNS_ACTIVE: Final = "antiphon_turns_active"
 METRIC_TOKENS: Final = "antiphon_tokens"
+METRIC_CACHED_TOKENS: Final = "antiphon_cached_prompt_tokens"
 
 # The parts of a first packet, in the order in which they happen; they follow each other without a gap.
 FirstPacketPart = Literal["prepare", "encoders", "thinker", "talker", "codec", "emit"]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry import trace
 from starlette.requests import Request
@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics
+from services.gateway.cache_salt import cache_salt
 from services.gateway.chat import AnswerOptions, ChatAnswer
 from services.gateway.config import GatewaySettings
 from services.gateway.event_stream import EventFeed, EventStream, until_disconnected
@@ -47,6 +48,7 @@ class ChatRoute:
             # Not before its body is there: whoever sends slowly keeps no other from being answered.
             opened.enter_context(self.gate.turn())
             asked = await turn_request(body, self.model, self.settings, self.reader)
+            asked = replace(asked, cache_salt=cache_salt(request.headers))
             answer = ChatAnswer(_answer_options(body, asked, self.model), watch, self.transcripts)
             _describe(body, asked, self.model, answer.answer_id)
             events = await opened.enter_async_context(self.conductor.open_turn(asked, watch))

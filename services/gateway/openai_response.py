@@ -15,7 +15,7 @@ class PromptTokensDetails(BaseModel):
     audio_tokens: int
     image_tokens: int
     video_tokens: int = Field(description="Extension: OpenAI counts no video.")
-    cached_tokens: int
+    cached_tokens: int = Field(description="Of all these, what was computed for an earlier request.")
 
 
 class CompletionTokensDetails(BaseModel):
@@ -45,7 +45,7 @@ def usage_of(end: TurnEnd) -> Usage:
             audio_tokens=prompt.audio,
             image_tokens=prompt.image,
             video_tokens=prompt.video,
-            cached_tokens=0,
+            cached_tokens=end.cached_tokens,
         ),
         completion_tokens_details=CompletionTokensDetails(
             text_tokens=end.text_tokens,

@@ -82,7 +82,7 @@ class _Turn:
         self._is_started = asyncio.Event()
         self._prompt_tokens = TokenCounts(text=0, audio=0, image=0, video=0)
         self._finish_reason: FinishReason = "stop"
-        self._text_tokens = 0
+        self._text_tokens = self._cached_tokens = 0
         self._frames = 0
         self._timings: dict[StageName, StageTimings] = {}
 
@@ -120,7 +120,7 @@ class _Turn:
         prompt = await turn_messages.build_prompt(self._prompts, request, layouts)
         start = turn_messages.generate_start(request, prompt, self._limits)
         if request.speech is not None:
-            speak = turn_messages.speak_start(request.speech, prompt, self._limits)
+            speak = turn_messages.speak_start(request.speech, prompt, self._limits, request.cache_salt)
             await self._to_talker.send(SpeakRequest(start=speak))
         await self._to_thinker.send(GenerateRequest(start=start))
         self._prompt_tokens = prompt.counts
@@ -169,6 +169,7 @@ class _Turn:
                         rows = SpeakRequest(hidden_rows=response.hidden_rows)
                         await self._to_talker.send(rows, limit=_MESSAGES_BETWEEN)
                     case "token":
+                        self._cached_tokens += response.cached_prompt_tokens
                         if await self._tell(response.token):
                             break
                     case "end":
@@ -262,4 +263,5 @@ class _Turn:
             text_tokens=self._text_tokens,
             audio_tokens=self._frames,
             stage_timings=self._timings,
+            cached_tokens=self._cached_tokens,
         )

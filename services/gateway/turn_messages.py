@@ -56,10 +56,11 @@ def generate_start(request: TurnRequest, prompt: BuiltPrompt, limits: TurnLimits
         sampling=request.sampling,
         max_new_tokens=request.max_answer_tokens or min(limits.default_answer_tokens, room),
         return_multimodal_hidden_rows=request.speech is not None and bool(request.media),
+        cache_salt=request.cache_salt,
     )
 
 
-def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits) -> SpeakStart:
+def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits, cache_salt: bytes) -> SpeakStart:
     rows = prompt.talker.positions.shape[1]
     if rows >= limits.talker_context_rows:
         raise ContextTooLong(
@@ -73,6 +74,7 @@ def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits) 
         voice=speech.voice,
         sampling=speech.sampling,
         max_frames=min(speech.max_frames, limits.talker_context_rows - rows),
+        cache_salt=cache_salt,
     )
 
 

@@ -46,6 +46,8 @@ class TurnRequest:
     max_answer_tokens: int | None
     stop: tuple[str, ...]
     speech: SpeechRequest | None
+    # Stages share what they computed between requests of one salt; an empty one shares with nobody.
+    cache_salt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class TurnEnd:
     audio_tokens: int
     # A stage that was stopped early (a stop string) has not told its timings.
     stage_timings: Mapping[StageName, StageTimings]
+    # Of the prompt: what the Thinker had computed for an earlier request.
+    cached_tokens: int = 0
 
 
 TurnEvent = TextDelta | SpeechDelta | TurnEnd

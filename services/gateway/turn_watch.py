@@ -52,12 +52,14 @@ class TurnWatch:
             {
                 names.GEN_AI_RESPONSE_FINISH_REASONS: (end.finish_reason,),
                 names.GEN_AI_USAGE_INPUT_TOKENS: end.prompt_tokens.total,
+                names.GEN_AI_USAGE_CACHED_TOKENS: end.cached_tokens,
                 names.GEN_AI_USAGE_OUTPUT_TOKENS: end.text_tokens + end.audio_tokens,
                 names.FRAME_COUNT: end.audio_tokens,
             }
         )
         for modality in _MODALITIES:
             self._metrics.count_tokens("input", modality, getattr(end.prompt_tokens, modality))
+        self._metrics.count_cached_tokens(end.cached_tokens)
         self._metrics.count_tokens("output", "text", end.text_tokens)
         self._metrics.count_tokens("output", "audio", end.audio_tokens)
 

@@ -1,0 +1,62 @@
+"""What the gateway has to do with cached prompts: it tells tenants apart, and tells clients what was spared."""
+
+from dataclasses import replace
+
+import httpx
+from starlette.datastructures import Headers
+
+from antiphon.telemetry.metrics import Metrics
+from services.gateway.app import create_app
+from services.gateway.cache_salt import cache_salt
+from services.gateway.config import GatewaySettings
+from services.gateway.turn import Conductor
+from tests.gateway.conftest import Fakes, body, events_of, spoken
+from tests.gateway.turns import ScriptedThinker, answer, asked, conduct
+
+CHAT = "/v1/chat/completions"
+
+
+def salt(authorization: str | None) -> bytes:
+    return cache_salt(Headers({} if authorization is None else {"Authorization": authorization}))
+
+
+def test_each_key_has_a_salt_of_its_own_and_none_is_empty() -> None:
+    salts = [salt(None), salt("Bearer one"), salt("Bearer two"), salt("Bearer One")]
+    assert len(set(salts)) == len(salts)
+    assert all(len(each) == 32 for each in salts)
+
+
+def test_a_salt_is_of_the_key_and_not_of_how_it_is_written() -> None:
+    assert salt("Bearer one") == salt("bearer  one ") == salt("Bearer one")
+    assert b"one" not in salt("Bearer one")
+
+
+async def test_thinker_and_talker_are_told_the_salt_of_the_clients_key(client: httpx.AsyncClient, fakes: Fakes) -> None:
+    for key in ("one", "two"):
+        response = await client.post(CHAT, json=spoken(), headers={"authorization": f"Bearer {key}"})
+        assert response.status_code == 200
+    for fake in (fakes.thinker, fakes.talker):
+        starts = [request.start for request in fake.behaviour.received if request.HasField("start")]
+        assert [start.cache_salt for start in starts] == [salt("Bearer one"), salt("Bearer two")]
+
+
+async def test_a_turn_ended_by_a_stop_string_tells_what_was_cached(conductor: Conductor, fakes: Fakes) -> None:
+    """The Thinker is closed before its end message; it told with its first token."""
+    responses = answer(fakes.thinker.token_ids)
+    responses[0].cached_prompt_tokens = 5
+    stages = replace(fakes.stages(), thinker=ScriptedThinker(responses))
+    events = await conduct(replace(conductor, stages=stages), asked(speech=None, stop=("cat",)))
+    assert events[-1].cached_tokens == 5  # type: ignore[union-attr]
+
+
+async def test_usage_and_metrics_count_cached_tokens(settings: GatewaySettings, fakes: Fakes) -> None:
+    responses, metrics = answer(fakes.thinker.token_ids), Metrics()
+    responses[0].cached_prompt_tokens = 7
+    app = create_app(settings, replace(fakes.stages(), thinker=ScriptedThinker(responses)), metrics=metrics)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        whole = (await client.post(CHAT, json=body())).json()
+        streamed = await client.post(CHAT, json=body(stream=True, stream_options={"include_usage": True}))
+    assert whole["usage"]["prompt_tokens_details"]["cached_tokens"] == 7
+    assert whole["usage"]["prompt_tokens"] > 7
+    assert events_of(streamed.text)[-1]["usage"]["prompt_tokens_details"]["cached_tokens"] == 7
+    assert metrics.registry.get_sample_value("antiphon_cached_prompt_tokens_total") == 14
