@@ -6,6 +6,7 @@ step (slots, masks, groups) is worked out once in `PackedBatch.build`; the layer
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,10 @@ class PagedKeyValues:
     def __init__(
         self, config: DecoderConfig, page_count: int, page_size: int, *, dtype: torch.dtype, device: torch.device | str
     ) -> None:
-        shape = (config.layers, page_count * page_size, config.kv_heads, config.head_width)
+        shape = (config.layers, (page_count + 1) * page_size, config.kv_heads, config.head_width)
         self.page_size = page_size
+        # Of a page beyond those that are counted: rows that only fill up a step of fixed shape are kept there.
+        self.spare_slot = page_count * page_size
         # Zeros, because padded places are multiplied by a weight of zero, and zero times garbage may be no number.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
@@ -51,8 +54,8 @@ class PagedKeyValues:
         self._gathered = self.keys.new_empty(2, 0, *shape[2:])
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        self.keys[layer].index_copy_(0, slots, keys)
-        self.values[layer].index_copy_(0, slots, values)
+        self.keys.select(0, layer).index_copy_(0, slots, keys)
+        self.values.select(0, layer).index_copy_(0, slots, values)
 
     def read(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Both (slots, kv heads, head width), valid until the next read."""
@@ -63,6 +66,15 @@ class PagedKeyValues:
         torch.index_select(self.keys[layer], 0, slots, out=keys)
         torch.index_select(self.values[layer], 0, slots, out=values)
         return keys, values
+
+
+class StepAttention(Protocol):
+    """Who attends to what in one step."""
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, keys_values: PagedKeyValues) -> Tensor:
+        """Keeps keys and values (rows, kv heads, head width); queries (rows, heads, head width) -> (rows, heads *
+        width)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

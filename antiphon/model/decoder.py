@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.errors import CheckpointError
-from antiphon.model.attention import PackedBatch, PagedKeyValues
+from antiphon.model.attention import PagedKeyValues, StepAttention
 from antiphon.model.config import DecoderConfig
 from antiphon.model.experts import Experts, ExpertsFactory, MixtureOfExperts
 from antiphon.model.layers import RMSNorm, normalise
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
         self,
         rows: Tensor,
         positions: Tensor,
-        batch: PackedBatch,
+        batch: StepAttention,
         keys_values: PagedKeyValues,
         after_layer: AfterLayer | None = None,
     ) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from antiphon.errors import CheckpointError
-from antiphon.model.attention import PackedBatch, PagedKeyValues
+from antiphon.model.attention import PagedKeyValues, StepAttention
 from antiphon.model.code_predictor import CodePredictor
 from antiphon.model.config import OmniConfig
 from antiphon.model.decoder import Decoder
@@ -98,7 +98,7 @@ class Talker:
         begin = F.embedding(self._ids([self._config.codec_bos_id]), self._code_embedding)
         return self.text_rows(self._ids([token_id])) + begin
 
-    def forward(self, rows: Tensor, positions: Tensor, batch: PackedBatch, keys_values: PagedKeyValues) -> Tensor:
+    def forward(self, rows: Tensor, positions: Tensor, batch: StepAttention, keys_values: PagedKeyValues) -> Tensor:
         """rows (rows, width), positions float32 (3, rows) -> (rows, width), normalised."""
         hidden: Tensor = self._decoder(rows, positions, batch, keys_values)
         return hidden

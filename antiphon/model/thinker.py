@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from antiphon.errors import CheckpointError
-from antiphon.model.attention import PackedBatch, PagedKeyValues
+from antiphon.model.attention import PagedKeyValues, StepAttention
 from antiphon.model.config import OmniConfig
 from antiphon.model.decoder import Decoder
 from antiphon.model.experts import ExpertsFactory, local_experts
@@ -69,7 +69,7 @@ class Thinker:
         self,
         rows: Tensor,
         positions: Tensor,
-        batch: PackedBatch,
+        batch: StepAttention,
         keys_values: PagedKeyValues,
         deepstack: DeepstackRows | None = None,
     ) -> ThinkerOutput:
