@@ -1,7 +1,9 @@
-"""Code2Wav: frames of codes to 24 kHz sound, whole or frame by frame with carried state, the same samples exactly."""
+"""Code2Wav: frames of codes to 24 kHz sound, whole or frame by frame with carried state, the same samples exactly.
+
+Frames of several streams go through side by side; `Code2WavStreams` keeps what each remembers.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import chain, pairwise
 from math import prod
 from typing import cast
@@ -10,24 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.model.causal_convolution import Causal, CausalConv, DepthwiseConv, Snake, Tails, UpsamplingConv
-from antiphon.model.code2wav_transformer import KeyValueWindow, PreTransformer
+from antiphon.model.code2wav_streams import PUSH_FRAMES as PUSH_FRAMES
+from antiphon.model.code2wav_streams import Code2WavState, Code2WavStream, Code2WavStreams
+from antiphon.model.code2wav_transformer import PreTransformer
 from antiphon.model.config import Code2WavConfig, OmniConfig
 from antiphon.model.weights import Checkpoint
 
-# Frames computed at once: bounds the memory of a long push; more gains nothing.
-PUSH_FRAMES = 32
 _DILATIONS = (1, 3, 9)
-
-
-@dataclass(frozen=True, slots=True)
-class Code2WavState:
-    """All that a stream remembers, as plain tensors: enough to go on elsewhere."""
-
-    frame_count: int
-    # (layers, keys and values, heads, frames in sight, head width)
-    keys_values: Tensor
-    # The last inputs of every causal layer, each (1, rows, channels).
-    tails: tuple[Tensor, ...]
 
 
 class Code2Wav(nn.Module):
@@ -70,59 +61,40 @@ class Code2Wav(nn.Module):
             rows = (rows + 1) * rate
         return rows
 
-    def stream(self, state: Code2WavState | None = None) -> "Code2WavStream":
-        """A new stream, or one that goes on from an exported state."""
-        return Code2WavStream(self, state)
+    def streams(self) -> Code2WavStreams:
+        """For streams whose pushes may go together."""
+        return Code2WavStreams(self)
+
+    def stream(self, state: Code2WavState | None = None) -> Code2WavStream:
+        """A new stream on its own, or one that goes on from an exported state."""
+        streams = self.streams()
+        stream = streams.open()
+        if state is not None:
+            streams.restore(stream, state)
+        return stream
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes (frames, quantizers) of a whole speech -> float32 (samples,)."""
         return self.stream().push(codes)
 
-    def forward(self, codes: Tensor, window: KeyValueWindow, tails: Tails) -> Tensor:
-        """The samples that become final with the frames `codes` (frames, quantizers), that follow those in `window`."""
+    def forward(self, codes: Tensor, keys_values: Tensor, frame_counts: Tensor, tails: Tails) -> Tensor:
+        """The samples (streams, samples) that become final with `codes` (streams, frames, quantizers). The streams have
+        `frame_counts` (streams) frames before these; `keys_values` and `tails` go on to those after them."""
         offsets = torch.arange(self.config.quantizers, device=codes.device) * self.config.codebook_size
-        embedded: Tensor = self.code_embedding(codes + offsets).mean(1)
-        rows: Tensor = self.pre_transformer(embedded, window)[None]
+        embedded: Tensor = self.code_embedding(codes + offsets).mean(2)
+        rows: Tensor = self.pre_transformer(embedded, keys_values, frame_counts)
         for layer in chain.from_iterable(cast("Iterable[nn.ModuleList]", self.upsample)):
             rows = layer(rows, tails)
         for layer in self.decoder:
             rows = layer(rows) if isinstance(layer, Snake) else layer(rows, tails)
-        return rows[0, :, 0].clamp(-1.0, 1.0).float()
+        return rows[:, :, 0].clamp(-1.0, 1.0).float()
 
-    def new_window(self) -> KeyValueWindow:
-        weight = self.code_embedding.weight
-        return KeyValueWindow(self.config, PUSH_FRAMES, dtype=weight.dtype, device=weight.device)
+    def new_keys_values(self, streams: int) -> Tensor:
+        """What streams without a frame remember of keys and values."""
+        return self.pre_transformer.new_keys_values(streams)
 
-    def new_tails(self) -> Tails:
-        return [layer.first_tail(1, self.code_embedding.weight) for layer in self._causal]
-
-
-class Code2WavStream:
-    """One speech, decoded as its frames come. Equal to one decode of all frames for any grouping of the pushes."""
-
-    def __init__(self, model: Code2Wav, state: Code2WavState | None = None) -> None:
-        self._model = model
-        self._window, self._tails = model.new_window(), model.new_tails()
-        if state is not None:
-            device = model.code_embedding.weight.device
-            self._window.restore(state.keys_values.to(device), state.frame_count)
-            self._tails = [tail.to(device) for tail in state.tails]
-
-    @property
-    def frame_count(self) -> int:
-        return self._window.frame_count
-
-    @torch.inference_mode()
-    def push(self, codes: Tensor) -> Tensor:
-        """codes (n, quantizers), integers below the codebook size -> float32 samples that are final now, on the CPU."""
-        device = self._model.code_embedding.weight.device
-        parts = torch.split(codes.to(device=device, dtype=torch.int64), PUSH_FRAMES)
-        samples = [self._model(part, self._window, self._tails) for part in parts if len(part)]
-        return torch.cat(samples).cpu() if samples else torch.empty(0)
-
-    def state(self) -> Code2WavState:
-        """A copy, unharmed by later pushes."""
-        return Code2WavState(self.frame_count, self._window.export(), tuple(tail.clone() for tail in self._tails))
+    def new_tails(self, streams: int) -> Tails:
+        return [layer.first_tail(streams, self.code_embedding.weight) for layer in self._causal]
 
 
 class _Table(nn.Module):

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from antiphon.model.code2wav import PUSH_FRAMES
+from antiphon.model.code2wav_streams import PUSH_FRAMES
 from antiphon.model.placement import DeviceName, TypeName
 
 

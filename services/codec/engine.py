@@ -13,7 +13,8 @@ from torch import Tensor
 from antiphon.engine.batcher import Batcher
 from antiphon.engine.sequence import Clock, Timings
 from antiphon.errors import AtCapacity, Unavailable
-from antiphon.model.code2wav import Code2Wav, Code2WavStream
+from antiphon.model.code2wav import Code2Wav
+from antiphon.model.code2wav_streams import Code2WavStream
 from antiphon.model.config import Code2WavConfig, OmniConfig
 from antiphon.model.placement import placement
 from antiphon.model.weights import Checkpoint
