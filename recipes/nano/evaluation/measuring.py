@@ -12,9 +12,9 @@ from recipes.nano.domain.conversations import CLASSES, Conversation, corpus
 from recipes.nano.evaluation.answers import class_figures
 from recipes.nano.evaluation.by_antiphon import answers_of
 from recipes.nano.evaluation.by_transformers import Transformers
-from recipes.nano.evaluation.held_out import lines_to_speak, questions_to_answer_aloud
 from recipes.nano.evaluation.questions import Question, question
 from recipes.nano.evaluation.report import Report
+from recipes.nano.evaluation.sentences import lines_to_speak, questions_to_answer_aloud
 from recipes.nano.evaluation.settings import EvaluationSettings
 from recipes.nano.evaluation.speech import Speech, SpokenQuestion
 from recipes.nano.evaluation.tables import answer_table, voice_table

@@ -7,7 +7,7 @@ import numpy as np
 
 from recipes.nano.evaluation.questions import Question
 
-Kind = Literal["domain", "phrase"]
+Kind = Literal["domain", "phrase", "everyday"]
 Samples = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 # nano's voices, and whom each was learnt from.

@@ -18,8 +18,8 @@ from recipes.nano.domain.language import dice
 from recipes.nano.domain.sentences import answers_of_the_domain
 from recipes.nano.domain.splits import held_out_of_speech
 from recipes.nano.evaluation.ceilings import synthesised, through_codec
-from recipes.nano.evaluation.held_out import lines_to_speak
 from recipes.nano.evaluation.reading_aloud import Voice
+from recipes.nano.evaluation.sentences import lines_to_speak
 from recipes.nano.evaluation.speakers import SpeakerEar
 from recipes.nano.evaluation.speech import MOST_FRAMES, VOICES, Line
 from recipes.nano.evaluation.tables import voice_table

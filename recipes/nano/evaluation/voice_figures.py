@@ -46,6 +46,11 @@ class VoiceFigures:
     understood: list[Understood]
     soundness: Soundness
 
+    def word_error_rate(self, measure: Expects) -> float:
+        """Of all voices, each kind of sentences counting for its words."""
+        rows = [row for row in self.understood if row.voice == ALL_VOICES]
+        return sum(row.word_error_rate[measure] * row.words for row in rows) / sum(row.words for row in rows)
+
 
 @dataclass(frozen=True)
 class Listener:
