@@ -1,1 +1,1 @@
-"""The architecture as it is trained: configuration, first weights, and batched forwards over the layers of transformers."""
+"""The architecture as it is trained: configuration, first weights, batched forwards over the layers of transformers."""

@@ -1,5 +1,6 @@
 """Speech as codes on disk: shards of some hundred utterances, written whole or not at all."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ def write_codes(path: Path, utterances: Iterable[Coded]) -> None:
     """Under a temporary name first: a shard that is there is whole."""
     utterances = list(utterances)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("wb") as file:
         np.savez(
             file,

@@ -1,11 +1,10 @@
 """Trains the Talker and its code predictor on coded speech, and writes them."""
 
-from collections.abc import Sequence
-
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3OmniMoeForConditionalGeneration
 
 from recipes.nano.configuration import Recipe
+from recipes.nano.domain.sentences import kind_of_answer
 from recipes.nano.domain.splits import held_out_of_speech
 from recipes.nano.errors import RecipeError
 from recipes.nano.folders import WorkFolder
@@ -17,15 +16,15 @@ from recipes.nano.thinker.reading import Reader
 from recipes.nano.thinker.stage import prepared
 from recipes.nano.tokenizer.special_tokens import SpecialTokens
 
-from .codes import Coded, read_codes
-from .corpus import Corpus
-from .listening import evenly, listen
+from .codes import read_codes
+from .corpus import Corpus, Legend
+from .listening import Listener, evenly
 from .rows import OpeningIds
 from .settings import TalkerSettings
 from .training import Speech, train
 from .user_prompts import UserPrompt
 
-# The voice of each of the synthesiser's.
+# nano's voice of each of the synthesiser's.
 SPEAKERS = {"slt": "chelsie", "rms": "ethan", "awb": "aiden"}
 MOST_USER_TOKENS = 96
 
@@ -62,8 +61,8 @@ def user_prompts(
     examples = prepared(recipe, folder, model, device).training
     reader = Reader(ThinkerParts.of(model.thinker), examples.banks, examples.longest_sound_seconds)
     tokens = SpecialTokens.from_folder(folder.tokenizer)
-    chosen = evenly(examples, recipe.talker.user_prompts)
-    prompts = list(listen(reader, examples, chosen, tokens, ACCEPT_HIDDEN_LAYER, MOST_USER_TOKENS))
+    listener = Listener(reader, tokens, ACCEPT_HIDDEN_LAYER, MOST_USER_TOKENS)
+    prompts = list(listener.prompts(examples, evenly(examples, recipe.talker.user_prompts)))
     if not prompts:
         raise RecipeError(f"No conversation's user turns fit into {MOST_USER_TOKENS} tokens: draw more of them.")
     return prompts
@@ -72,20 +71,18 @@ def user_prompts(
 def speech_to_learn(
     settings: TalkerSettings, folder: WorkFolder, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> Speech:
-    """Raises RecipeError where no coded speech is."""
+    """Raises RecipeError where there is no coded speech, or none of it fits."""
     coded = [one for shard in shards(folder.codes) for one in read_codes(shard)]
     if not coded:
         raise RecipeError(f"{folder.codes} has no coded speech to learn from: run the stage `codes` first.")
-    held_out = [one for one in coded if held_out_of_speech(one.text)][: settings.held_out_utterances]
+    legend = Legend(tokenizer.encode, kind_of_answer, tuple(SPEAKERS))
     learnt = [one for one in coded if not held_out_of_speech(one.text)]
-
-    def corpus(utterances: Sequence[Coded]) -> Corpus:
-        made = Corpus(settings, tokenizer.encode, list(SPEAKERS), len(utterances), device)
-        made.add(utterances)
-        return made
-
-    # A run that is too small to hold anything out is measured by what it has learnt.
-    return Speech(corpus(learnt), corpus(held_out or learnt[: settings.held_out_utterances]))
+    held_out = [one for one in coded if held_out_of_speech(one.text)] or learnt
+    return Speech(
+        training=Corpus(learnt, legend, settings, device),
+        # A run that is too small to hold anything out is measured by what it has learnt.
+        held_out=Corpus(held_out[: settings.held_out_utterances], legend, settings, device),
+    )
 
 
 def opening_ids(

@@ -15,6 +15,7 @@ from recipes.nano.training.trainer import Kind, Trainer
 
 from .corpus import Corpus, Pool
 from .losses import PART_NAMES, TalkerLosses
+from .parts import TalkerParts
 from .rows import OpeningIds, TalkerRows
 from .settings import TalkerSettings
 from .user_prompts import UserPrompt, UserPrompts, by_length
@@ -37,37 +38,59 @@ def train(
     folder: WorkFolder,
 ) -> None:
     """Until the budget is used, from where an interrupted run stood. The Thinker's embedding stays as it is."""
-    talker, device = model.talker, next(model.parameters()).device
-    use_dense_experts(talker)
-    embedding = ThinkerParts.of(model.thinker).text_model.embed_tokens.weight.detach()
-    rows = TalkerRows(talker, embedding, opening)
-    losses = TalkerLosses(talker, rows, opening.codec_eos, speech.training.residuals, settings)
-    users = by_length(prompts, device)
+    losses = losses_of(model, opening, speech.training, settings)
+    shorter, longer = by_length(prompts, speech.training.device)
     kinds = [
-        Kind(partial(_loss, losses, speech.training, pool, some, settings), partial(_weight, pool, share, settings))
+        Lesson(losses, speech.training, pool, users, share, settings).kind()
         for pool in speech.training.pools
-        for some, share in zip(users, (1 - settings.long_prompt_share, settings.long_prompt_share), strict=False)
+        for users, share in ((shorter, 1 - settings.long_prompt_share), (longer, settings.long_prompt_share))
     ]
-    trainer = Trainer("talker", {"talker": talker}, kinds, PART_NAMES, settings.training, folder.state("talker"))
-    trainer.run(partial(_held_out, losses, speech.held_out, users[0]))
+    modules, state = {"talker": model.talker}, folder.state("talker")
+    trainer = Trainer("talker", modules, kinds, PART_NAMES, settings.training, state)
+    trainer.run(partial(held_out_losses, losses, speech.held_out, shorter))
 
 
-def batch_size(pool: Pool, settings: TalkerSettings) -> int:
-    return max(2, settings.frames_per_batch // pool.frame_limit)
+def losses_of(
+    model: Qwen3OmniMoeForConditionalGeneration, opening: OpeningIds, corpus: Corpus, settings: TalkerSettings
+) -> TalkerLosses:
+    use_dense_experts(model.talker)
+    parts = TalkerParts.of(model.talker)
+    embedding = ThinkerParts.of(model.thinker).text_model.get_parameter("embed_tokens.weight").detach()
+    rows = TalkerRows(parts, embedding, opening)
+    return TalkerLosses(parts, rows, opening.codec_eos, corpus.residuals, settings)
 
 
-def _weight(pool: Pool, prompt_share: float, settings: TalkerSettings) -> float:
-    """So many batches that every utterance is seen as its weight says, in the share of the prompts before it."""
-    return prompt_share * pool.weight / batch_size(pool, settings)
+@dataclass(frozen=True)
+class Lesson:
+    """Batches of one shape: speech of one pool after prompts of one length."""
+
+    losses: TalkerLosses
+    corpus: Corpus
+    pool: Pool
+    users: UserPrompts
+    prompt_share: float
+    settings: TalkerSettings
+
+    def kind(self) -> Kind:
+        return Kind(self.loss, self.weight)
+
+    @property
+    def batch_size(self) -> int:
+        return max(2, self.settings.frames_per_batch // self.pool.frame_limit)
+
+    def loss(self) -> Loss:
+        return self.losses.training(self.corpus.draw(self.pool, self.batch_size), self.users)
+
+    def weight(self) -> float:
+        """So many batches that every utterance is seen as its weight says, in the share of the prompts before it."""
+        return self.prompt_share * self.pool.weight / self.batch_size
 
 
-def _loss(losses: TalkerLosses, corpus: Corpus, pool: Pool, users: UserPrompts, settings: TalkerSettings) -> Loss:
-    return losses.training(corpus.draw(pool, batch_size(pool, settings)), users)
-
-
-def _held_out(losses: TalkerLosses, corpus: Corpus, users: UserPrompts) -> Mapping[str, float]:
+def held_out_losses(losses: TalkerLosses, corpus: Corpus, users: UserPrompts) -> Mapping[str, float]:
     """Mean over the utterances, after their true codes."""
     longest = corpus.pools[-1].frame_limit
-    rows = torch.arange(corpus.size, device=corpus.device).split(HELD_OUT_BATCH)
-    measured = torch.stack([losses.held_out(corpus.rows(some, longest), users) * len(some) for some in rows])
-    return dict(zip(PART_NAMES, (measured.sum(dim=0) / corpus.size).tolist(), strict=True))
+    numbers = torch.arange(corpus.size, device=corpus.device)
+    measured = [
+        losses.held_out(corpus.rows(some, longest), users) * len(some) for some in torch.split(numbers, HELD_OUT_BATCH)
+    ]
+    return dict(zip(PART_NAMES, (torch.stack(measured).sum(dim=0) / corpus.size).tolist(), strict=True))

@@ -6,7 +6,7 @@ from .settings import TrainingSettings
 
 
 def share_done(settings: TrainingSettings, steps: int, seconds: float) -> float:
-    """Of the budget, 0 to 1: of the steps or of the time, whichever is further."""
+    """Of the budget, 0 to 1: of the steps or of the minutes, whichever is further."""
     of_steps = steps / settings.steps if settings.steps else 0.0
     of_time = seconds / 60 / settings.minutes if settings.minutes else 0.0
     return min(1.0, max(of_steps, of_time))

@@ -20,35 +20,46 @@ class Standing:
     roll: Random
 
 
-def save_state(
-    file: Path, modules: Mapping[str, nn.Module], optimiser: Optimiser, averages: Tensor, at: Standing
-) -> None:
-    """Written beside the file and renamed, so that a file is always whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class Learner:
+    """What steps change: modules by name, what the optimiser remembers, and the averages of the losses' parts."""
+
+    modules: Mapping[str, nn.Module]
+    optimiser: Optimiser
+    averages: Tensor
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.averages.device.type == "cuda"
+
+
+def save_state(file: Path, learner: Learner, at: Standing) -> None:
+    """Written beside the file and renamed, so that a file is always whole. Holds torch's random states, too."""
     content = {
-        "modules": {name: module.state_dict() for name, module in modules.items()},
-        "optimiser": optimiser.adam.state_dict(),
-        "averages": averages,
+        "modules": {name: module.state_dict() for name, module in learner.modules.items()},
+        "optimiser": learner.optimiser.adam.state_dict(),
+        "averages": learner.averages,
         "steps": at.steps,
         "seconds": at.seconds,
         "roll": at.roll.getstate(),
         "random": torch.get_rng_state(),
-        "random_on_gpu": torch.cuda.get_rng_state() if averages.device.type == "cuda" else None,
+        "random_on_gpu": torch.cuda.get_rng_state() if learner.on_gpu else None,
     }
-    partial = file.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.rename(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".partial")
+    torch.save(content, unfinished)
+    unfinished.replace(file)
 
 
-def load_state(file: Path, modules: Mapping[str, nn.Module], optimiser: Optimiser, averages: Tensor) -> Standing:
-    """Raises FileNotFoundError where there is none. The file must be one's own: it is a pickle."""
-    content = torch.load(file, map_location=averages.device, weights_only=False)
-    for name, module in modules.items():
+def load_state(file: Path, learner: Learner) -> Standing:
+    """Puts everything back as it was saved. Raises FileNotFoundError where there is no such file."""
+    content = torch.load(file, map_location=learner.averages.device, weights_only=True)
+    for name, module in learner.modules.items():
         module.load_state_dict(content["modules"][name])
-    optimiser.adam.load_state_dict(content["optimiser"])
-    averages.copy_(content["averages"])
+    learner.optimiser.adam.load_state_dict(content["optimiser"])
+    learner.averages.copy_(content["averages"])
     torch.set_rng_state(content["random"].cpu())
-    if content["random_on_gpu"] is not None and averages.device.type == "cuda":
+    if content["random_on_gpu"] is not None and learner.on_gpu:
         torch.cuda.set_rng_state(content["random_on_gpu"].cpu())
     roll = Random()  # noqa: S311 - nothing here is secret
     roll.setstate(content["roll"])

@@ -24,20 +24,17 @@ Compute = Callable[[], Loss]
 
 
 class Optimiser:
-    """AdamW whose learning rate is a tensor, so that a captured step sees it change."""
+    """AdamW whose learning rate is a tensor, so that a captured step sees it change; only matrices decay."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._most_norm = settings.most_gradient_norm
-        device = self.parameters[0].device
-        self._rate = torch.tensor(settings.learning_rate, device=device)
+        self.device, self._most_norm = self.parameters[0].device, settings.most_gradient_norm
+        self._rate = torch.tensor(settings.learning_rate, device=self.device)
         matrices = [parameter for parameter in self.parameters if parameter.dim() >= 2]
         vectors = [parameter for parameter in self.parameters if parameter.dim() < 2]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        on_gpu = device.type == "cuda"
-        self.adam = torch.optim.AdamW(
-            groups, lr=self._rate, betas=settings.betas, eps=1e-8, fused=True, capturable=on_gpu
-        )
+        on_gpu = self.device.type == "cuda"
+        self.adam = torch.optim.AdamW(groups, self._rate, settings.betas, eps=1e-8, fused=True, capturable=on_gpu)
 
     def set_rate(self, rate: float) -> None:
         self._rate.fill_(rate)
@@ -78,7 +75,7 @@ class Step:
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         """Capturing needs some calls before it, on a stream of their own: they train, too."""
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_CALLS):
