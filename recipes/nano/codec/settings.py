@@ -13,8 +13,8 @@ class LossWeights(BaseModel):
     """`phones`: how much the first codes must tell which phones are spoken, so that the Talker finds them easier to
     foretell (as Mimi's first codes are semantic, arXiv 2410.00037, section 3.3.3); 0 leaves the first codes to the ear.
     Of the shipped voice's, a linear reader gets 69 % of the phones wrong. After 120 small steps behind a
-    reader that could read already it was 65 % at weight 0.5 and 59 % at weight 2; the log-mel distance rose by 0.003 and
-    0.02. What it does to a Talker is not measured.
+    reader that could read already it was 65 % at weight 0.5 and 59 % at weight 2; the log-mel distance rose by 0.003
+    and 0.02. What it does to a Talker is not measured.
     `deception` and `features` count only while there is a discriminator."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
