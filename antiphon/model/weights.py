@@ -1,20 +1,33 @@
 """Which tensors a checkpoint directory holds and how a role reads only its own, memory-mapped.
 
-Both layouts of Hugging Face are read: one `model.safetensors`, or shards with `model.safetensors.index.json`.
+Both layouts of Hugging Face are read: one `model.safetensors`, or shards with `model.safetensors.index.json`. A
+directory with `random_weights.json` instead has tensors that are drawn as they are read.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from antiphon.errors import CheckpointError
+from antiphon.model.random_tensors import RANDOM_WEIGHTS, RandomTensors
 
 # Matrices that a module keeps as one and the disk as several, stacked in this order.
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+
+class TensorSource(Protocol):
+    """Where a checkpoint's tensors come from."""
+
+    def names(self) -> Collection[str]: ...
+
+    def read(self, names: Sequence[str], *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+        """Just these, all of them in `names`. Raises CheckpointError."""
+        ...
 
 
 class Checkpoint:
@@ -22,31 +35,22 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._file_of = _tensor_files(directory)
+        is_random = (directory / RANDOM_WEIGHTS).exists()
+        self._source: TensorSource = RandomTensors(directory) if is_random else _Files(directory)
 
     def names(self, prefix: str) -> list[str]:
         """Names on disk that start with `prefix`, sorted."""
-        return sorted(name for name in self._file_of if name.startswith(prefix))
+        return sorted(name for name in self._source.names() if name.startswith(prefix))
 
     def load(
         self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> dict[str, Tensor]:
         """Reads just `names`. Raises CheckpointError naming what is missing or cannot be read."""
-        wanted = list(names)
-        missing = [name for name in wanted if name not in self._file_of]
+        wanted, known = list(names), self._source.names()
+        missing = [name for name in wanted if name not in known]
         if missing:
             raise CheckpointError(_missing_sentence(self.directory, missing))
-        loaded: dict[str, Tensor] = {}
-        for file in sorted({self._file_of[name] for name in wanted}):
-            inside = [name for name in wanted if self._file_of[name] == file]
-            try:
-                with safe_open(self.directory / file, framework="pt", device=str(device)) as tensors:
-                    loaded.update({name: tensors.get_tensor(name).to(dtype) for name in inside})
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(
-                    f"{self.directory / file}: expected {', '.join(inside[:3])}; {error}. Copy it again."
-                ) from error
-        return loaded
+        return self._source.read(wanted, dtype=dtype, device=torch.device(device))
 
     def tensor(
         self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str = "cpu"
@@ -91,6 +95,30 @@ class Checkpoint:
                 f"{self.directory}: {name} has shape {tuple(tensor.shape)}, but config.json asks for {shape}. "
                 "The weights and the configuration are of different models."
             )
+
+
+class _Files:
+    """safetensors, mapped into memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file_of = _tensor_files(directory)
+
+    def names(self) -> Collection[str]:
+        return self._file_of.keys()
+
+    def read(self, names: Sequence[str], *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+        read: dict[str, Tensor] = {}
+        for file in sorted({self._file_of[name] for name in names}):
+            inside = [name for name in names if self._file_of[name] == file]
+            try:
+                with safe_open(self._directory / file, framework="pt", device=str(device)) as tensors:
+                    read.update({name: tensors.get_tensor(name).to(dtype) for name in inside})
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"{self._directory / file}: expected {', '.join(inside[:3])}; {error}. Copy it again."
+                ) from error
+        return read
 
 
 def load_experts(

@@ -11,6 +11,7 @@ from antiphon.model.code2wav import Code2Wav
 from antiphon.model.config import OmniConfig
 from antiphon.model.experts import Experts
 from antiphon.model.talker import Talker
+from antiphon.model.tensor_layout import tensor_shapes
 from antiphon.model.thinker import Thinker
 from antiphon.model.vision_encoder import VisionEncoder
 from antiphon.model.weights import Checkpoint, load_experts
@@ -74,6 +75,11 @@ def test_the_roles_together_read_every_tensor_and_share_only_the_token_embedding
     for role, names in reads.items():
         for other, others in reads.items():
             assert role == other or names & others <= SHARED_BY_THINKER_AND_TALKER, f"{role} and {other} overlap"
+
+
+def test_the_configuration_alone_tells_every_name(real_layout: Path) -> None:
+    on_disk = Checkpoint(real_layout).names("")
+    assert sorted(tensor_shapes(OmniConfig.from_checkpoint(real_layout))) == on_disk
 
 
 def test_a_range_of_experts_is_read_without_its_neighbours(real_layout: Path) -> None:
