@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from antiphon.errors import CheckpointError
 
@@ -25,6 +27,12 @@ def placement(device: DeviceName = "auto", dtype: TypeName = "auto") -> Placemen
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     narrow = dtype == "bfloat16" or (dtype == "auto" and on_gpu)
     return Placement(torch.device("cuda" if on_gpu else "cpu"), torch.bfloat16 if narrow else torch.float32)
+
+
+def sent(values: NDArray[Any], device: torch.device) -> Tensor:
+    """On the device, without waiting for the copy: from pinned memory, which torch keeps until it has been read."""
+    tensor = torch.from_numpy(values)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def limit_cpu_threads() -> None:
