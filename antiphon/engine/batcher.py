@@ -1,6 +1,7 @@
 """Work without a sequence (encoders, codec): a bounded queue in front of a worker thread, most urgent first.
 
-A job whose caller has hung up, or whose deadline has passed, is dropped before it runs.
+A job whose caller has hung up, or whose deadline has passed, is dropped before it runs. One that is merely due is late
+at worst: it goes before all others.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heapify, heappop, heappush
@@ -26,8 +27,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(order=True, slots=True)
 class _Ticket(Generic[JobT, ResultT]):
-    deadline: float
+    due: float
     number: int
+    deadline: float = field(compare=False)
     job: JobT = field(compare=False)
     answer: "asyncio.Future[ResultT]" = field(compare=False)
     waits: bool = field(compare=False, default=True)
@@ -47,7 +49,9 @@ class _Ticket(Generic[JobT, ResultT]):
 
 
 class Batcher(Generic[JobT, ResultT]):
-    """compute: called on the worker thread with 1 to `max_batch` jobs; gives one result a job, in order."""
+    """compute: called on the worker thread with 1 to `max_batch` jobs; gives one result a job, in order.
+
+    joins: whether a job may be computed with those that are more urgent; called on the worker thread, too."""
 
     def __init__(
         self,
@@ -55,9 +59,11 @@ class Batcher(Generic[JobT, ResultT]):
         *,
         max_waiting: int,
         max_batch: int = 1,
+        joins: Callable[[Sequence[JobT], JobT], bool] = lambda _more_urgent, _job: True,
         name: str = "batcher",
     ) -> None:
         self._compute = compute
+        self._joins = joins
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._name = name
@@ -73,11 +79,13 @@ class Batcher(Generic[JobT, ResultT]):
     def start(self) -> None:
         self._thread.start()
 
-    async def run(self, job: JobT, *, deadline: float | None = None) -> ResultT:
-        """Waits for its result. deadline: of time.monotonic(), earliest first; jobs without one come last, in order.
+    async def run(self, job: JobT, *, deadline: float | None = None, due: float | None = None) -> ResultT:
+        """Waits for its result. Earliest due first, and due at their deadline if at no other time; jobs with neither
+        come last, in order. Both are of time.monotonic().
 
         Raises AtCapacity when the queue is full, DeadlineExceeded, Unavailable when stopping, what `compute` raised."""
-        ticket = self._enqueue(job, math.inf if deadline is None else deadline)
+        latest = math.inf if deadline is None else deadline
+        ticket = self._enqueue(job, latest, latest if due is None else due)
         try:
             return await ticket.answer
         finally:
@@ -98,14 +106,14 @@ class Batcher(Generic[JobT, ResultT]):
             self._phase = "draining" if self._phase == "open" else self._phase
         await asyncio.to_thread(self._drain_and_close, drain_seconds)
 
-    def _enqueue(self, job: JobT, deadline: float) -> _Ticket[JobT, ResultT]:
+    def _enqueue(self, job: JobT, deadline: float, due: float) -> _Ticket[JobT, ResultT]:
         answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         with self._lock:
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
             if len(self._queue) >= self._max_waiting:
                 raise AtCapacity(f"All {self._max_waiting} places in the queue of the {self._name} are taken.")
-            ticket = _Ticket(deadline, self._arrivals, job, answer)
+            ticket = _Ticket(due, self._arrivals, deadline, job, answer)
             self._arrivals += 1
             heappush(self._queue, ticket)
             self._work_came.notify()
@@ -153,16 +161,22 @@ class Batcher(Generic[JobT, ResultT]):
         return []
 
     def _popped(self) -> list[_Ticket[JobT, ResultT]]:
-        """Under the lock. A job that is too late fails instead."""
+        """Under the lock. A job that is too late fails instead; one that does not join the others waits on."""
         batch: list[_Ticket[JobT, ResultT]] = []
+        passed_over: list[_Ticket[JobT, ResultT]] = []
         now = time.monotonic()
         while self._queue and len(batch) < self._max_batch:
             ticket = heappop(self._queue)
-            ticket.waits = False
             if ticket.deadline < now:
+                ticket.waits = False
                 ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
-            else:
+            elif not batch or self._joins([chosen.job for chosen in batch], ticket.job):
+                ticket.waits = False
                 batch.append(ticket)
+            else:
+                passed_over.append(ticket)
+        for ticket in passed_over:
+            heappush(self._queue, ticket)
         return batch
 
     def _break(self, batch: list[_Ticket[JobT, ResultT]], error: torch.AcceleratorError) -> None:

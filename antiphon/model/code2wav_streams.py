@@ -126,17 +126,22 @@ class Code2WavStream:
     """One speech, decoded as its frames come. Equal to one decode of all frames for any grouping of the pushes."""
 
     def __init__(self, streams: Code2WavStreams, slot: int) -> None:
-        self._streams, self.slot = streams, slot
+        self.streams, self.slot = streams, slot
         self.frame_count = 0
 
     def push(self, codes: Tensor) -> Tensor:
         """codes (n, quantizers), integers below the codebook size -> float32 samples that are final now, on the CPU."""
-        return self._streams.push([self], codes[None])[0]
+        return self.streams.push([self], codes[None])[0]
 
     def state(self) -> Code2WavState:
         """A copy, unharmed by later pushes."""
-        return self._streams.export(self)
+        return self.streams.export(self)
 
     def close(self) -> None:
         """Once; no push follows."""
-        self._streams.close(self)
+        self.streams.close(self)
+
+
+def push_together(streams: Sequence[Code2WavStream], codes: Tensor) -> Tensor:
+    """Of one `Code2WavStreams`, at least one; as its `push`."""
+    return streams[0].streams.push(streams, codes)

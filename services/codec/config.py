@@ -21,6 +21,11 @@ class CodecSettings(BaseSettings):
     streams: int = Field(256, gt=0)
     # Frames of one speech decoded in one go when several wait; the first frame always goes alone.
     frames_per_push: int = Field(16, gt=0, le=PUSH_FRAMES)
+    # Frames wait for others of their speech while its listener has more sound than this; it must cover a long push.
+    lead_seconds: float = Field(0.5, ge=0.1)
+    # Frames of all speeches decoded in one go. Unset: 16 on a CPU, where more gain nothing and hold up who is in a
+    # hurry; 512 elsewhere.
+    frames_per_batch: int | None = Field(None, gt=0)
     # Frames in one message, and frames of one speech that may wait for the decoder.
     frames_per_message: int = Field(512, gt=0)
     waiting_frames: int = Field(128, gt=0)

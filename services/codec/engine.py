@@ -1,9 +1,14 @@
-"""What the codec computes: many speeches at once, each from its own carried state, on one worker thread."""
+"""What the codec computes: many speeches side by side, each from its own carried state, on one worker thread.
+
+Pushes of as many frames go together; whose listener has the least sound left comes first.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,14 +19,24 @@ from antiphon.engine.batcher import Batcher
 from antiphon.engine.sequence import Clock, Timings
 from antiphon.errors import AtCapacity, Unavailable
 from antiphon.model.code2wav import Code2Wav
-from antiphon.model.code2wav_streams import Code2WavStream
+from antiphon.model.code2wav_streams import Code2WavStream, Code2WavStreams, push_together
 from antiphon.model.config import Code2WavConfig, OmniConfig
 from antiphon.model.placement import placement
 from antiphon.model.weights import Checkpoint
 from services.codec.config import CodecSettings
+from services.codec.pace import Group, Pace
 
-# A push of some frames of one speech, bound to its stream; gives the samples that are final now.
-_Push = Callable[[], Tensor]
+_FRAMES_PER_BATCH_CPU: Final = 16
+_FRAMES_PER_BATCH: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """Some frames of one speech, (frames, quantizers), and where they go."""
+
+    stream: Code2WavStream
+    codes: Tensor
+    clock: Clock
 
 
 class CodecEngine:
@@ -29,11 +44,12 @@ class CodecEngine:
         self.settings = settings
         self._config = OmniConfig.from_checkpoint(settings.checkpoint)
         self.config: Code2WavConfig = self._config.require_code2wav()
-        self._model: Code2Wav | None = None
+        self._streams: Code2WavStreams | None = None
+        self._frames_per_batch = settings.frames_per_batch or _FRAMES_PER_BATCH_CPU
         self._live = 0
         # A stream waits for its push before the next, so the queue never holds more than the streams.
         self._worker: Batcher[_Push, Tensor] = Batcher(
-            lambda pushes: [push() for push in pushes], max_waiting=settings.streams, name="codec"
+            self._compute, max_waiting=settings.streams, max_batch=settings.streams, joins=self._joins, name="codec"
         )
 
     @property
@@ -49,61 +65,87 @@ class CodecEngine:
 
     async def start(self) -> None:
         """Loads the model, which takes a moment, and starts the worker thread."""
-        self._model = await asyncio.to_thread(self._load)
+        self._streams = await asyncio.to_thread(self._load)
         self._worker.start()
 
     async def close(self) -> None:
-        if self._model is not None:
+        if self._streams is not None:
             await self._worker.stop()
 
     @contextmanager
     def open(self) -> Iterator["SpeechStream"]:
         """A new speech; its state is freed when the block is left. Raises AtCapacity."""
-        if self._model is None:
+        if self._streams is None:
             raise Unavailable("The codec is still loading its model. Try again soon.")
         if self._live >= self.settings.streams:
             raise AtCapacity(f"All {self.settings.streams} places of the codec are taken. Try again soon.")
         self._live += 1
+        stream = self._streams.open()
         try:
-            yield SpeechStream(self._model.stream(), self._worker)
+            yield SpeechStream(stream, self._worker, self.settings)
         finally:
+            stream.close()
             self._live -= 1
 
-    def _load(self) -> Code2Wav:
+    def _load(self) -> Code2WavStreams:
         where = placement(self.settings.device, self.settings.dtype)
+        if self.settings.frames_per_batch is None and where.device.type != "cpu":
+            self._frames_per_batch = _FRAMES_PER_BATCH
         checkpoint = Checkpoint(self.settings.checkpoint)
         model = Code2Wav.load(checkpoint, self._config, dtype=where.dtype, device=where.device)
         # The first computations choose kernels; no listener should wait for that.
         warm_up, silence = model.stream(), torch.zeros(2, self.config.quantizers, dtype=torch.int64)
         for frames in (silence[:1], silence[:1], silence):
             warm_up.push(frames)
-        return model
+        return model.streams()
+
+    def _joins(self, chosen: Sequence[_Push], push: _Push) -> bool:
+        """On the worker thread."""
+        first, frames = chosen[0], len(push.codes)
+        is_like = frames == len(first.codes) and (push.stream.frame_count == 0) == (first.stream.frame_count == 0)
+        return is_like and (len(chosen) + 1) * frames <= self._frames_per_batch
+
+    def _compute(self, pushes: list[_Push]) -> list[Tensor]:
+        """On the worker thread."""
+        now = time.monotonic()
+        for push in pushes:
+            push.clock.started = push.clock.started or now
+        if len(pushes) == 1:
+            return [pushes[0].stream.push(pushes[0].codes)]
+        return list(push_together([push.stream for push in pushes], torch.stack([push.codes for push in pushes])))
 
 
 class SpeechStream:
     """One speech. Equal to one decode of all its frames, however they are grouped."""
 
-    def __init__(self, stream: Code2WavStream, worker: Batcher[_Push, Tensor]) -> None:
+    def __init__(self, stream: Code2WavStream, worker: Batcher[_Push, Tensor], settings: CodecSettings) -> None:
         self._stream, self._worker = stream, worker
         self._clock = Clock(arrived=time.monotonic())
+        self._pace = Pace(frames_per_push=settings.frames_per_push, lead_seconds=settings.lead_seconds)
         self.frame_count = 0
         self.sample_count = 0
 
+    def next_group(self) -> Group:
+        return self._pace.next_group(time.monotonic())
+
     async def push(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
         """codes (frames, quantizers) within the codebook -> the samples that are final now. One push at a time."""
+        asked = time.monotonic()
         if self._clock.started is None:
-            self._clock.arrived = time.monotonic()  # until its first frame it waited for the Talker, not for the codec
-        samples: NDArray[np.float32] = (await self._worker.run(lambda: self._compute(codes))).numpy()
+            self._clock.arrived = asked  # until its first frame it waited for the Talker, not for the codec
+        push = _Push(self._stream, torch.from_numpy(codes.astype(np.int64)), self._clock)
+        samples: NDArray[np.float32] = (await self._worker.run(push, due=self._pace.next_group(asked).due)).numpy()
+        now = time.monotonic()
+        self._pace.pushed(now - asked)
         self._clock.steps += 1
-        self._clock.first_output = self._clock.first_output or time.monotonic()
+        self._clock.first_output = self._clock.first_output or now
         self.frame_count += len(codes)
         self.sample_count += len(samples)
         return samples
 
+    def delivered(self, sample_count: int) -> None:
+        """They are on their way to the listener."""
+        self._pace.delivered(sample_count, time.monotonic())
+
     def timings(self) -> Timings:
         return self._clock.timings(time.monotonic())
-
-    def _compute(self, codes: NDArray[np.int16]) -> Tensor:
-        """On the worker thread."""
-        self._clock.started = self._clock.started or time.monotonic()
-        return self._stream.push(torch.from_numpy(codes.astype(np.int64)))

@@ -1,7 +1,10 @@
 """Frames of one speech that have come and wait to be decoded: bounded, in order, handed out in groups."""
 
 import asyncio
+import math
+import time
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +35,13 @@ class FrameInbox:
             self._ended, self._failure = True, failure
             self._changed.notify_all()
 
-    async def take(self, most: int) -> NDArray[np.int16] | None:
-        """The next 1 to `most` frames that wait, once there are any; None after the last. Raises the failure."""
+    async def take(self, most: int, *, fills_until: float = -math.inf) -> NDArray[np.int16] | None:
+        """The next 1 to `most` frames that wait, once there are any; None after the last. Raises the failure.
+
+        Before `fills_until`, of time.monotonic(), it waits for `most`, or for the last."""
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self._parts) or self._ended)
+            await self._fill(min(most, self._room), fills_until - time.monotonic())
             if self._failure is not None:
                 raise self._failure
             if not self._parts:
@@ -44,6 +50,14 @@ class FrameInbox:
             self._waiting -= len(taken)
             self._changed.notify_all()
             return taken
+
+    async def _fill(self, frames: int, seconds: float) -> None:
+        """Under the lock."""
+        if seconds <= 0:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait_for(lambda: self._waiting >= frames or self._ended)
 
     def _taken(self, most: int) -> NDArray[np.int16]:
         parts: list[NDArray[np.int16]] = []

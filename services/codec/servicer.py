@@ -1,4 +1,4 @@
-"""The codec over gRPC: frames in, waveform out; the first frame goes alone, later ones together when they queue up."""
+"""The codec over gRPC: frames in, waveform out; the first frame goes alone, later ones as their listener has time."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -13,7 +13,7 @@ from antiphon.wire import arrays, methods
 from antiphon.wire.generation import timings_message
 from antiphon.wire.incoming import read_beside
 from services.codec.config import CodecSettings
-from services.codec.engine import CodecEngine, SpeechStream
+from services.codec.engine import CodecEngine
 from services.codec.frame_inbox import FrameInbox
 
 
@@ -44,16 +44,17 @@ class CodecServicer:
         inbox = FrameInbox(self._settings.waiting_frames)
         with self._engine.open() as speech:
             async with read_beside(self._receive(requests, inbox), "codec"):
-                while (codes := await inbox.take(self._group(speech))) is not None:
+                while True:
+                    group = speech.next_group()
+                    codes = await inbox.take(group.most, fills_until=group.fills_until)
+                    if codes is None:
+                        break
                     first_sample = speech.sample_count
                     samples = await speech.push(codes)
                     yield _waveform(first_sample, samples, speech.frame_count)
+                    speech.delivered(len(samples))
             timings = timings_message(speech.timings())
             yield DecodeResponse(end=DecodeEnd(sample_count=speech.sample_count, timings=timings))
-
-    def _group(self, speech: SpeechStream) -> int:
-        """The first frame must not wait for others: the listener hears it first."""
-        return self._settings.frames_per_push if speech.frame_count else 1
 
     async def _receive(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> None:
         try:

@@ -1,6 +1,7 @@
 """The codec over real gRPC: exact at any grouping, checked at the border, nothing left behind."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -85,6 +86,42 @@ async def test_the_first_frame_goes_alone_also_out_of_a_larger_message(settings:
         responses = await answers(codec, speech(draw_codes(40), [40]))
     decoded = [response.waveform.frames_decoded for response in responses[:-1]]
     assert decoded == [1, 17, 33, 40], "one, then groups of 16"
+
+
+async def test_frames_wait_while_the_listener_has_sound_and_never_for_longer(
+    settings: CodecSettings, tmp_path: Path
+) -> None:
+    ended = asyncio.Event()
+
+    async def hardly_ahead() -> AsyncIterator[DecodeRequest]:
+        """Some sound in hand, then frame by frame."""
+        yield frames(draw_codes(1), 0)
+        yield frames(draw_codes(16), 1)
+        for frame in range(17, 21):
+            yield frames(draw_codes(1), frame)
+            await asyncio.sleep(0.01)
+        await ended.wait()
+        yield END
+
+    patient = settings.model_copy(update={"lead_seconds": 0.5})
+    async with running(patient, tmp_path) as codec, aclosing(codec.codec.decode(hardly_ahead())) as responses:
+        decoded, began = [], time.monotonic()
+        for _ in range(3):
+            decoded.append((await anext(responses)).waveform.frames_decoded)
+        waited = time.monotonic() - began
+        ended.set()
+        assert (await anext(responses)).HasField("end")
+    assert decoded == [1, 17, 21], "the last four went together"
+    in_hand = (17 * 1920 - 555) / 24_000
+    assert 0.3 < waited < in_hand, "later than they came, and before the sound before them had been played"
+
+
+async def test_the_last_frames_wait_for_nothing(settings: CodecSettings, tmp_path: Path) -> None:
+    async with running(settings.model_copy(update={"lead_seconds": 0.1}), tmp_path) as codec:
+        started = time.monotonic()
+        *waveforms, _ = await answers(codec, speech(draw_codes(20), [1, 16, 3]))
+        assert [response.waveform.frames_decoded for response in waveforms] == [1, 17, 20]
+        assert time.monotonic() - started < 1.0, "though the listener has 1.3 s of sound"
 
 
 async def test_a_speech_without_frames_just_ends(settings: CodecSettings, tmp_path: Path) -> None:

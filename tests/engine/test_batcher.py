@@ -5,7 +5,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -45,8 +45,14 @@ class Doubling:
 
 
 @asynccontextmanager
-async def batching(compute: Doubling, *, max_waiting: int = 16, max_batch: int = 1) -> AsyncIterator[Batcher[int, int]]:
-    batcher = Batcher(compute, max_waiting=max_waiting, max_batch=max_batch, name="doubler")
+async def batching(
+    compute: Doubling,
+    *,
+    max_waiting: int = 16,
+    max_batch: int = 1,
+    joins: Callable[[Sequence[int], int], bool] = lambda _more_urgent, _job: True,
+) -> AsyncIterator[Batcher[int, int]]:
+    batcher = Batcher(compute, max_waiting=max_waiting, max_batch=max_batch, joins=joins, name="doubler")
     batcher.start()
     try:
         yield batcher
@@ -73,6 +79,34 @@ async def test_the_most_urgent_job_runs_first() -> None:
             await asyncio.sleep(0)
         assert await asyncio.gather(busy, *tasks) == [0, 2, 4, 6, 8]
     assert compute.batches == [[0], [3], [2], [1], [4]]
+
+
+async def test_a_job_that_is_due_is_late_at_worst() -> None:
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            now = time.monotonic()
+            dues = [(1, now + 9), (2, now - 9), (3, None), (4, now)]
+            tasks = [asyncio.create_task(batcher.run(job, due=due)) for job, due in dues]
+            tasks.append(asyncio.create_task(batcher.run(5, deadline=now + 60, due=now - 5)))
+            await asyncio.sleep(0)
+        assert await asyncio.gather(busy, *tasks) == [0, 2, 4, 6, 8, 10]
+    assert compute.batches == [[0], [2], [5], [4], [1], [3]]
+
+
+async def test_jobs_that_do_not_join_wait_for_their_own_turn() -> None:
+    def has_its_parity(more_urgent: Sequence[int], job: int) -> bool:
+        return all(job % 2 == other % 2 for other in more_urgent)
+
+    compute = Doubling()
+    async with batching(compute, max_batch=3, joins=has_its_parity) as batcher:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            tasks = [asyncio.create_task(batcher.run(job)) for job in (1, 2, 3, 4, 5, 6, 7)]
+            await asyncio.sleep(0)
+        await asyncio.gather(busy, *tasks)
+    assert compute.batches == [[0], [1, 3, 5], [2, 4, 6], [7]]
 
 
 async def test_waiting_jobs_run_together() -> None:
