@@ -16,6 +16,8 @@ import torch
 
 from antiphon.engine.generation import End, Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.load import Load
+from antiphon.engine.page_keys import PageKeys
 from antiphon.engine.runner import Outcome, Runner
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
 from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Slice, Timings
@@ -34,16 +36,8 @@ class Submission(Generic[RequestT]):
     available_rows: int = ALL_ROWS
     # Outputs that may wait for the reader before the sequence pauses.
     max_untaken: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How busy a decoder is."""
-
-    running: int
-    waiting: int
-    pages_used: int
-    page_count: int
+    # What its pages hold; without it they are shared with nobody.
+    page_keys: PageKeys | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +64,9 @@ class _SequenceLine(Generic[RequestT]):
 
     def timings(self) -> Timings:
         return self.sequence.clock.timings(time.perf_counter())
+
+    def cached_rows(self) -> int:
+        return self.sequence.cached_rows
 
 
 # What one step has for the readers of one event loop.
@@ -107,6 +104,7 @@ class Decoder(Generic[RequestT, OutputT]):
             submission.available_rows,
             submission.max_untaken,
             Clock(time.perf_counter()),
+            submission.page_keys,
         )
         generation: Generation[OutputT] = Generation(_SequenceLine(sequence, self._wake, self._cancel), loop)
         with self._lock:
@@ -119,8 +117,7 @@ class Decoder(Generic[RequestT, OutputT]):
 
     def load(self) -> Load:
         with self._lock:
-            scheduler, pool = self._scheduler, self._scheduler.pool
-            return Load(len(scheduler.running), len(scheduler.waiting), pool.used_count, pool.page_count)
+            return Load.of(self._scheduler)
 
     def check(self) -> None:
         """Raises why the loop broke, if it did."""
@@ -204,7 +201,8 @@ class Decoder(Generic[RequestT, OutputT]):
             sequence.emitted += len(outcome.values)
         if outcome.values and part.samples:
             sequence.clock.first_output = sequence.clock.first_output or now
-        self._scheduler.advance(part)
+        if outcome.error is None:
+            self._scheduler.advance(part)
         end = None
         if outcome.finish_reason is not None or outcome.error is not None:
             end = End(outcome.finish_reason, outcome.error)

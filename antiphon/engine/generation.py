@@ -33,6 +33,8 @@ class Line(Protocol):
 
     def timings(self) -> Timings: ...
 
+    def cached_rows(self) -> int: ...
+
 
 class Generation(Generic[OutputT]):
     """One reader, on the event loop that submitted it. Ends when the request has finished or was cancelled; raises what
@@ -68,6 +70,11 @@ class Generation(Generic[OutputT]):
     def timings(self) -> Timings:
         """So far, or of the whole once it has ended."""
         return self._line.timings()
+
+    @property
+    def cached_rows(self) -> int:
+        """Rows that were taken over from earlier requests; of the prompt alone once the first output is there."""
+        return self._line.cached_rows()
 
     def extend(self, available_rows: int) -> None:
         """More input exists. Put it into the request first: the engine's thread reads rows below `available_rows`."""

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
-from antiphon.engine.decoder import Decoder, Load, Submission
+from antiphon.engine.decoder import Decoder, Submission
 from antiphon.engine.generation import Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.load import Load
 from antiphon.engine.runner import Runner
 from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.engine.sequence import RequestT

@@ -1,9 +1,10 @@
 """Which rows of which sequences the next step computes. Bookkeeping only: no tensor, no clock, no thread.
 
 Decodes first, then prefill chunks, oldest first, under one budget of rows a step; when they do not all fit, some of it
-goes to the shortest first. Pages are taken on demand; when none is left the newest sequence gives its pages back and is
-computed again later. A sequence that lacks input, or whose reader is behind, is passed over; what it holds is taken
-from it only when nobody else can move.
+goes to the shortest first. Pages that others filled with the same are taken over, not computed (`prefix_cache`). Pages
+are taken on demand; when none is left the newest sequence gives its pages back and is computed again later, once there
+is room for it and for those beside it to grow. A sequence that lacks input, or whose reader is behind, is passed over;
+what it holds is taken from it only when nobody else can move.
 """
 
 from bisect import insort
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Generic
 
 from antiphon.engine.kv_cache import PagePool
+from antiphon.engine.prefix_cache import PrefixCache
 from antiphon.engine.sequence import RequestT, Sequence, Slice
 from antiphon.errors import AtCapacity, ContextTooLong
 
@@ -67,6 +69,9 @@ class Scheduler(Generic[RequestT]):
         self.pool = pool
         self.running: list[Sequence[RequestT]] = []
         self.waiting: list[Sequence[RequestT]] = []
+        self.cache = PrefixCache(pool)
+        # Times that a sequence lost its pages, so far.
+        self.preemptions = 0
         self._arrivals = 0
 
     def add(self, sequence: Sequence[RequestT]) -> None:
@@ -93,6 +98,7 @@ class Scheduler(Generic[RequestT]):
         """Counts the rows of a slice that has run, and the row that its output adds."""
         done.sequence.computed_rows = done.first_row + done.row_count
         done.sequence.sampled_rows += done.samples
+        self.cache.publish(done.sequence)
 
     def remove(self, sequence: Sequence[RequestT]) -> None:
         """Ends a sequence, wherever it is; its pages are free at once."""
@@ -118,8 +124,11 @@ class Scheduler(Generic[RequestT]):
 
     def _prefill(self, plan: _Plan[RequestT], running: list[Sequence[RequestT]]) -> None:
         """Were it oldest first only, everybody would wait until a long prompt before him has been read."""
+        running = [sequence for sequence in running if sequence.phase == "running"]  # decodes may have taken its pages
+        for sequence in running:
+            self.cache.adopt(sequence)
         wanted = running + self._admissible(plan)
-        if sum(sequence.pending_rows for sequence in wanted) <= plan.budget:
+        if sum(self._rows_left(sequence) for sequence in wanted) <= plan.budget:
             return self._serve(plan, wanted)
         kept = plan.budget // _SHORTEST_FIRST
         plan.budget -= kept
@@ -128,7 +137,12 @@ class Scheduler(Generic[RequestT]):
         waits = next((sequence for sequence in wanted if sequence.phase == "waiting"), None)
         if waits is not None and not self._fits(waits):
             wanted = running  # nobody may pass one that waits for pages
-        return self._serve(plan, sorted(wanted, key=lambda sequence: sequence.pending_rows - plan.rows_of(sequence)))
+        return self._serve(plan, sorted(wanted, key=lambda each: self._rows_left(each) - plan.rows_of(each)))
+
+    def _rows_left(self, sequence: Sequence[RequestT]) -> int:
+        """Rows that have to be computed, of those that could be."""
+        waits = sequence.phase == "waiting"
+        return sequence.pending_rows - (self.cache.reusable_pages(sequence) * self.pool.page_size if waits else 0)
 
     def _admissible(self, plan: _Plan[RequestT]) -> list[Sequence[RequestT]]:
         """Those that can go on to an output come first; others may compute ahead with what is left."""
@@ -151,13 +165,29 @@ class Scheduler(Generic[RequestT]):
             self._extend(plan, sequence)
 
     def _fits(self, sequence: Sequence[RequestT]) -> bool:
+        if len(self.running) >= self.limits.max_running:
+            return False
         pages = self.pool.pages_for(sequence.pending_rows)
-        return len(self.running) < self.limits.max_running and pages <= self.pool.free_count
+        if sequence.reached_rows > 0:
+            pages = max(pages, self._pages_to_grow(sequence)) + self._growth_of_running()
+        return pages - self.cache.shared_pages(sequence) <= self.pool.free_count
+
+    def _growth_of_running(self) -> int:
+        """Pages that those who run take soon. Were one that has lost its pages let in without them, it would lose them
+        again at once, and be computed for nothing. Where nobody moves, nobody grows."""
+        if not any(sequence.pending_rows > 0 for sequence in self.running):
+            return 0
+        return sum(max(0, self._pages_to_grow(each) - len(each.pages)) for each in self.running)
+
+    def _pages_to_grow(self, sequence: Sequence[RequestT]) -> int:
+        """For all that it is now and a page more, or to its end."""
+        return self.pool.pages_for(min(sequence.max_rows, sequence.total_rows + self.pool.page_size))
 
     def _admit(self, sequence: Sequence[RequestT]) -> None:
         self.waiting.remove(sequence)
         sequence.phase = "running"
         insort(self.running, sequence, key=_number)
+        self.cache.adopt(sequence)
 
     def _extend(self, plan: _Plan[RequestT], sequence: Sequence[RequestT]) -> None:
         if sequence.phase != "running" or plan.budget < 1:
@@ -185,7 +215,9 @@ class Scheduler(Generic[RequestT]):
     def _preempt(self, sequence: Sequence[RequestT]) -> None:
         self.running.remove(sequence)
         self._free_pages(sequence)
-        sequence.computed_rows = 0
+        sequence.reached_rows = max(sequence.reached_rows, sequence.computed_rows)
+        sequence.computed_rows = sequence.published_pages = 0
+        self.preemptions += 1
         sequence.phase = "waiting"
         insort(self.waiting, sequence, key=_number)
 

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
+from antiphon.engine.page_keys import PageKeys
+
 # For available_rows: every input that will ever be needed is there.
 ALL_ROWS: Final = sys.maxsize
 
@@ -62,14 +64,23 @@ class Sequence(Generic[RequestT]):
     # Outputs that may wait for their reader before the sequence pauses.
     max_untaken: int = ALL_ROWS
     clock: Clock = field(default_factory=lambda: Clock(0.0))
+    # What its pages hold; without it they are shared with nobody.
+    page_keys: PageKeys | None = None
 
-    # The order of arrival; like the three below it, the scheduler's to set.
+    # The order of arrival; like all below it but the last two, the scheduler's to set.
     number: int = -1
     phase: Phase = "waiting"
     pages: list[int] = field(default_factory=list)
     computed_rows: int = 0
     # Rows that exist because an output was sampled.
     sampled_rows: int = 0
+    # Rows that it took over from others before it ever computed them.
+    cached_rows: int = 0
+    # The most rows that it had before it lost its pages; zero while it never lost them.
+    reached_rows: int = 0
+    # Of its pages, those at the beginning that others can find; and, while it waits, those that it would find.
+    published_pages: int = 0
+    reusable_pages: int = 0
     # Outputs given by the engine, and taken by the reader: each is written by one thread only.
     emitted: int = 0
     taken: int = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from antiphon.engine.decoder import Load
+from antiphon.engine.load import Load
 from antiphon.engine.loading import DecoderBounds
 from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.hosting.service import ServiceLoad
