@@ -47,7 +47,7 @@ class CodePredictor:
         pairs = list(zip(torch.split(whole.cos, 1), torch.split(whole.signed_sin, 1), strict=True))
         self._first = Rotation(whole.cos[:2], whole.signed_sin[:2])
         self._at = [Rotation(cos, signed_sin) for cos, signed_sin in pairs]
-        self._keys_values = self._room_for(1)
+        self._keys_values = self.room_for(1)
 
     @classmethod
     def load(
@@ -72,20 +72,35 @@ class CodePredictor:
         heads = [read(f"{PREFIX}lm_head.{group}.weight") for group in range(talker.code_groups - 1)]
         return cls(config, trunk, [first_embedding, *embeddings], heads, Rotary(config, device))
 
+    @property
+    def residual_groups(self) -> int:
+        return len(self._heads)
+
+    def new_rows(self, frames: int) -> Tensor:
+        """(frames, width), zeros of the Talker's type and on its device."""
+        return self._embeddings[0].new_zeros(frames, self._config.width)
+
+    def room_for(self, frames: int) -> Tensor:
+        """(layers, keys and values, frames, kv heads, places, head width)"""
+        config, like = self._config, self._embeddings[0]
+        return like.new_empty(config.layers, 2, frames, config.kv_heads, len(self._embeddings), config.head_width)
+
     @torch.inference_mode()
-    def predict(self, hidden: Tensor, first_codes: Tensor, choose: ChooseCode) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, hidden: Tensor, first_codes: Tensor, choose: ChooseCode, room: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """hidden (frames, width) of the Talker, first_codes int64 (frames) -> codes int64 (frames, code groups) and the
-        sum of their embeddings (frames, width), which the Talker reads next."""
-        frames = hidden.shape[0]
-        if frames > self._keys_values.shape[2]:
-            self._keys_values = self._room_for(frames)
+        sum of their embeddings (frames, width), which the Talker reads next. Waits for no value, unless `choose` does.
+
+        room: of `room_for`, where keys and values are to lie; unset, in a buffer that moves when it must grow."""
+        keys_values = self._shared_room(hidden.shape[0]) if room is None else room
         codes, embedded = [first_codes], [F.embedding(first_codes, self._embeddings[0])]
-        last = self._forward(torch.stack((hidden, embedded[0]), 1), self._first, 0)
+        last = self._forward(torch.stack((hidden, embedded[0]), 1), self._first, 0, keys_values)
         for group, head in enumerate(self._heads, start=1):
             codes.append(choose(F.linear(last, head).float(), group))
             embedded.append(F.embedding(codes[-1], self._embeddings[group]))
             if group < len(self._heads):
-                last = self._forward(embedded[-1].unsqueeze(1), self._at[group + 1], group + 1)
+                last = self._forward(embedded[-1].unsqueeze(1), self._at[group + 1], group + 1, keys_values)
         return torch.stack(codes, 1), torch.stack(embedded, 1).sum(1)
 
     def embedding_sums(self, codes: Tensor) -> Tensor:
@@ -93,27 +108,27 @@ class CodePredictor:
         groups = [F.embedding(codes[:, group], table) for group, table in enumerate(self._embeddings)]
         return torch.stack(groups, 1).sum(1)
 
-    def _forward(self, rows: Tensor, rotation: Rotation, place: int) -> Tensor:
+    def _forward(self, rows: Tensor, rotation: Rotation, place: int, keys_values: Tensor) -> Tensor:
         """rows (frames, new places, width) from `place` on -> (frames, width) of the last place, normalised."""
-        for layer, keys_values in zip(self._trunk.layers, self._keys_values, strict=True):
-            rows = layer(rows, rotation, partial(_attend, keys_values=keys_values, place=place))
-        last: Tensor = self._trunk.norm(rows[:, -1])
+        for layer, kept in zip(self._trunk.layers, keys_values.unbind(), strict=True):
+            rows = layer(rows, rotation, partial(_attend, keys_values=kept, place=place))
+        last: Tensor = self._trunk.norm(rows.select(1, rows.shape[1] - 1))
         return last
 
-    def _room_for(self, frames: int) -> Tensor:
-        """(layers, keys and values, frames, kv heads, places, head width)"""
-        config, like = self._config, self._embeddings[0]
-        return like.new_empty(config.layers, 2, frames, config.kv_heads, len(self._embeddings), config.head_width)
+    def _shared_room(self, frames: int) -> Tensor:
+        if frames > self._keys_values.shape[2]:
+            self._keys_values = self.room_for(frames)
+        return self._keys_values
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, *, keys_values: Tensor, place: int) -> Tensor:
     """All (frames, new places, heads, head width); keys_values (2, room, kv heads, places, head width) of one layer."""
     frames, new = queries.shape[:2]
-    kept = keys_values[:, :frames, :, : place + new]
-    kept[0, :, :, place:] = keys.transpose(1, 2)
-    kept[1, :, :, place:] = values.transpose(1, 2)
+    kept = keys_values.narrow(1, 0, frames).narrow(3, 0, place + new)
+    torch.stack((keys.transpose(1, 2), values.transpose(1, 2)), out=kept.narrow(3, place, new))
+    seen_keys, seen_values = kept.unbind()
     attended = F.scaled_dot_product_attention(
-        queries.transpose(1, 2), kept[0], kept[1], is_causal=new > 1, enable_gqa=True
+        queries.transpose(1, 2), seen_keys, seen_values, is_causal=new > 1, enable_gqa=True
     )
     return attended.transpose(1, 2).flatten(2)
 

@@ -1,6 +1,7 @@
 """Where a model computes and in what type: what "auto" in a service's settings means."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,9 +31,28 @@ def placement(device: DeviceName = "auto", dtype: TypeName = "auto") -> Placemen
 
 
 def sent(values: NDArray[Any], device: torch.device) -> Tensor:
-    """On the device, without waiting for the copy: from pinned memory, which torch keeps until it has been read."""
-    tensor = torch.from_numpy(values)
+    """On the device, without waiting for the copy."""
+    return sent_tensor(torch.from_numpy(values), device)
+
+
+def sent_tensor(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same, from pinned memory, which torch keeps until it has been read."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fetched(values: Tensor) -> Callable[[], Tensor]:
+    """Begins to bring them to the host; the result waits until they are there."""
+    if values.device.type == "cpu":
+        return lambda: values
+    arriving = values.to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return arriving
+
+    return wait
 
 
 def limit_cpu_threads() -> None:

@@ -91,7 +91,7 @@ class TalkerRequest:
     max_frames: int
 
     frames: list[Frame] = field(default_factory=list)
-    # (width): the sum of the embeddings of the latest frame's codes.
+    # (width): the sum of the embeddings of the latest frame's codes, on the device; the host may not know them yet.
     latest_sum: Tensor | None = None
 
     @property
@@ -129,8 +129,15 @@ class TalkerRequest:
         self.text.has_ended = True
         self.max_frames = min(self.max_frames, max(least_frames, frames_per_token * len(self.text.ids)))
 
-    def speak(self, frame: Frame, embedding_sum: Tensor) -> FinishReason | None:
+    def position(self, row: int) -> float:
+        """Of the row of a frame, on all three axes."""
+        return self.prompt.next_position + (row - self.prompt_rows)
+
+    def text_beside(self, row: int) -> int:
+        """The text token in the row of a frame."""
+        return self.text.id_at(row - self.prompt_rows + 1)
+
+    def speak(self, frame: Frame) -> FinishReason | None:
         """One more frame, and whether it is the last."""
         self.frames.append(frame)
-        self.latest_sum = embedding_sum
         return "length" if len(self.frames) >= self.max_frames else None

@@ -1,82 +1,100 @@
 """One step of the Talker: slices of requests become packed rows; rows that sample become whole frames of codes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from antiphon.engine.decode_steps import DecodeCompute, DecodeRow, DecodeSteps
 from antiphon.engine.runner import Outcome, no_number
-from antiphon.engine.sampler import NO_ID, Sampler, drawing
-from antiphon.engine.sequence import Slice
+from antiphon.engine.sampler import NO_ID, Sampler
+from antiphon.engine.sequence import Sequence, Slice
 from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues
 from antiphon.model.config import TalkerConfig
+from antiphon.model.decode_batch import DecodeBatch
+from antiphon.model.placement import fetched, sent, sent_tensor
 from antiphon.model.talker import Talker
+from services.talker.frame_steps import FrameSteps
 from services.talker.request import OPENING_ROWS, Frame, TalkerRequest
 
 TalkerSlice = Slice[TalkerRequest]
+TalkerOutcomes = list[Outcome[Frame]]
+# Hidden rows (requests, width) and the logits of their first codes (requests, code vocabulary).
+Decoded = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, slots=True)
 class TalkerRunner:
-    talker: Talker
-    config: TalkerConfig
-    keys_values: PagedKeyValues
-    sampler: Sampler
+    def __init__(
+        self,
+        talker: Talker,
+        config: TalkerConfig,
+        keys_values: PagedKeyValues,
+        frame_steps: FrameSteps,
+        decode_steps: DecodeSteps[Decoded] | None = None,
+    ) -> None:
+        """decode_steps: of `decoding(talker)`, for steps in which every request goes on by one frame."""
+        self._talker, self._config, self._keys_values = talker, config, keys_values
+        self._frame_steps, self._decode_steps = frame_steps, decode_steps
+        self._sampler = Sampler(talker.suppressed_code_ids)
+        self._device = keys_values.keys.device
 
     @classmethod
     def of(cls, talker: Talker, config: TalkerConfig, keys_values: PagedKeyValues) -> "TalkerRunner":
-        return cls(talker, config, keys_values, Sampler(talker.suppressed_code_ids))
+        return cls(talker, config, keys_values, FrameSteps(talker.code_predictor))
 
-    @property
-    def _device(self) -> torch.device:
-        return self.keys_values.keys.device
+    def run(self, slices: list[TalkerSlice]) -> TalkerOutcomes:
+        return self.launch(slices)()
 
     @torch.inference_mode()
-    def run(self, slices: list[TalkerSlice]) -> list[Outcome[Frame]]:
-        packed = [PackedRows(each.first_row, each.row_count, each.pages) for each in slices]
-        batch = PackedBatch.build(packed, self.keys_values)
-        hidden = self.talker.forward(self._rows(slices), self._positions(slices), batch, self.keys_values)
-        outcomes: list[Outcome[Frame]] = [Outcome()] * len(slices)
-        sampling = [index for index, each in enumerate(slices) if each.samples]
-        if sampling:
-            last = hidden[torch.tensor([batch.last_places[index] for index in sampling], device=self._device)]
-            spoken = self._speak([slices[index].sequence.request for index in sampling], last)
-            for index, outcome in zip(sampling, spoken, strict=True):
-                outcomes[index] = outcome
-        return outcomes
+    def launch(self, slices: list[TalkerSlice]) -> Callable[[], TalkerOutcomes]:
+        decoded = self._decoded(slices)
+        hidden, logits = self._packed(slices) if decoded is None else decoded
+        requests = [each.sequence.request for each in slices if each.samples]
+        if not requests:
+            return lambda: [Outcome()] * len(slices)
+        first_codes = self._sampler.draw(logits, [request.sampling for request in requests])
+        return partial(_outcomes, slices, self._speak(requests, hidden, first_codes), self._config.codec_eos_id)
 
     def release(self, request: TalkerRequest) -> None:
         """Nothing is kept of a request beside its pages."""
 
-    def _speak(self, requests: list[TalkerRequest], hidden: Tensor) -> list[Outcome[Frame]]:
-        """hidden (requests, width) of the last rows -> a frame each, or the end of the speech."""
-        logits = self.talker.code_logits(hidden)
-        first_codes = self.sampler.sample(logits, [request.sampling for request in requests])
-        going = [place for place, code in enumerate(first_codes) if code not in (self.config.codec_eos_id, NO_ID)]
-        outcomes: list[Outcome[Frame]] = [
-            no_number("Talker") if code == NO_ID else Outcome(finish_reason="stop") for code in first_codes
-        ]
-        if going:
-            codes = torch.tensor([first_codes[place] for place in going], device=self._device)
-            rows = hidden if len(going) == len(requests) else hidden[torch.tensor(going, device=self._device)]
-            frames = self._frames([requests[place] for place in going], rows, codes)
-            for place, outcome in zip(going, frames, strict=True):
-                outcomes[place] = outcome
-        return outcomes
+    def _speak(self, requests: list[TalkerRequest], hidden: Tensor, first_codes: Tensor) -> Callable[[], Tensor]:
+        """hidden (requests, width) and what was drawn for them -> int16 (requests, 1 + code groups), on its way: what
+        was drawn, and a frame, which means nothing where that is no code."""
+        groups = self._config.code_groups - 1
+        uniforms, sampling = zip(*((each.uniforms(groups), each.residual_sampling) for each in requests), strict=True)
+        codes, sums = self._frame_steps.run(hidden, first_codes.clamp(min=0), list(uniforms), sampling)
+        for request, embedding_sum in zip(requests, sums.unbind(), strict=True):
+            request.latest_sum = embedding_sum
+        return fetched(torch.cat((first_codes.unsqueeze(1), codes), 1).to(torch.int16))
 
-    def _frames(self, requests: list[TalkerRequest], hidden: Tensor, first_codes: Tensor) -> list[Outcome[Frame]]:
-        residual_groups = self.config.code_groups - 1
-        draw = drawing([request.residual_sampling for request in requests], self._device)
-        uniforms = torch.tensor([request.uniforms(residual_groups) for request in requests]).to(self._device)
-        codes, sums = self.talker.code_predictor.predict(
-            hidden, first_codes, lambda logits, group: draw(logits, uniforms[:, group - 1])
-        )
-        frames = codes.to(torch.int16).cpu().numpy()
-        return [
-            Outcome((frame,), request.speak(frame, embedding_sum))
-            for request, frame, embedding_sum in zip(requests, frames, sums, strict=True)
+    def _decoded(self, slices: list[TalkerSlice]) -> Decoded | None:
+        """By a step of fixed shape; None when none fits what is to be done."""
+        if self._decode_steps is None or not all(_goes_on(each) for each in slices):
+            return None
+        requests = [each.sequence.request for each in slices]
+        rows = [
+            DecodeRow(row, each.pages, request.position(row), request.text_beside(row))
+            for each, request, row in zip(slices, requests, (each.first_row for each in slices), strict=True)
         ]
+        step = self._decode_steps.fitting(rows)
+        if step is None:
+            return None
+        hidden, logits = step.run(rows, _latest_sums(requests))
+        return hidden.narrow(0, 0, len(rows)), logits.narrow(0, 0, len(rows))
+
+    def _packed(self, slices: list[TalkerSlice]) -> Decoded:
+        """Of the slices that sample."""
+        packed = [PackedRows(each.first_row, each.row_count, each.pages) for each in slices]
+        batch = PackedBatch.build(packed, self._keys_values)
+        hidden = self._talker.forward(self._rows(slices), self._positions(slices), batch, self._keys_values)
+        places = [last for each, last in zip(slices, batch.last_places, strict=True) if each.samples]
+        if places != list(range(len(hidden))):
+            hidden = hidden.index_select(0, sent(np.array(places, dtype=np.int64), self._device))
+        return hidden, self._talker.code_logits(hidden)
 
     def _positions(self, slices: list[TalkerSlice]) -> Tensor:
         """(3, rows)"""
@@ -84,12 +102,12 @@ class TalkerRunner:
         positions = np.empty((3, int(stops[-1])), np.float32)
         for each, stop in zip(slices, stops.tolist(), strict=True):
             each.sequence.request.write_positions(each.first_row, positions[:, stop - each.row_count : stop])
-        return torch.from_numpy(positions).to(self._device)
+        return sent(positions, self._device)
 
     def _rows(self, slices: list[TalkerSlice]) -> Tensor:
         """(rows, width). Requests that go on by one frame share one projection of their text."""
         going = [index for index, each in enumerate(slices) if _goes_on(each)]
-        continued = self._next_rows([slices[index].sequence.request for index in going]) if going else None
+        continued = self._next_rows([slices[index] for index in going]) if going else None
         if continued is not None and len(going) == len(slices):
             return continued
         parts: list[Tensor | None] = [None] * len(slices)
@@ -99,11 +117,11 @@ class TalkerRunner:
         each_part = zip(slices, parts, strict=True)
         return torch.cat([self._rows_of(each) if part is None else part for each, part in each_part])
 
-    def _next_rows(self, requests: list[TalkerRequest]) -> Tensor:
+    def _next_rows(self, slices: list[TalkerSlice]) -> Tensor:
         """The row after the latest frame of each request, (requests, width)."""
-        sums = [request.latest_sum for request in requests if request.latest_sum is not None]
-        texts = [request.text.id_at(len(request.frames)) for request in requests]
-        return torch.stack(sums) + self.talker.text_rows(self._ids(texts))
+        texts = [each.sequence.request.text_beside(each.first_row) for each in slices]
+        sums = _latest_sums([each.sequence.request for each in slices])
+        return torch.stack(sums) + self._talker.text_rows(self._ids(texts))
 
     def _rows_of(self, part: TalkerSlice) -> Tensor:
         """Rows of the prompt, or of a request that is computed again, (rows, width)."""
@@ -114,31 +132,63 @@ class TalkerRunner:
         if first < opening:
             parts.append(self._user_rows(request, first, min(stop, opening)))
         if first < text and stop > opening:
-            rows = self.talker.assistant_rows(request.prefix_ids, request.speaker_id)
+            rows = self._talker.assistant_rows(request.prefix_ids, request.speaker_id)
             parts.append(rows[max(first - opening, 0) : stop - opening])
         if first <= text < stop:
-            parts.append(self.talker.first_text_row(request.text.id_at(0)))
+            parts.append(self._talker.first_text_row(request.text.id_at(0)))
         if stop > request.prompt_rows:
             parts.append(self._frame_rows(request, max(first - request.prompt_rows, 0), stop - request.prompt_rows))
         return torch.cat(parts)
 
     def _user_rows(self, request: TalkerRequest, first: int, stop: int) -> Tensor:
-        rows = self.talker.text_rows(torch.from_numpy(request.prompt.token_ids[first:stop]).to(self._device))
+        rows = self._talker.text_rows(sent(request.prompt.token_ids[first:stop], self._device))
         accepted = request.accepted
         begin, end = np.searchsorted(accepted.prompt_rows, (first, stop)).tolist()
         if begin < end:
-            places = torch.from_numpy(accepted.prompt_rows[begin:end] - first).to(self._device)
-            rows[places] = self.talker.hidden_rows(accepted.rows[begin:end].to(self._device))
+            places = sent(accepted.prompt_rows[begin:end] - first, self._device)
+            hidden = sent_tensor(accepted.rows[begin:end], self._device)
+            rows.index_copy_(0, places, self._talker.hidden_rows(hidden))
         return rows
 
     def _frame_rows(self, request: TalkerRequest, first: int, stop: int) -> Tensor:
         """Rows after frames [first, stop)."""
-        codes = torch.from_numpy(np.stack(request.frames[first:stop]).astype(np.int64)).to(self._device)
+        codes = sent(np.stack(request.frames[first:stop]).astype(np.int64), self._device)
         texts = self._ids([request.text.id_at(frame + 1) for frame in range(first, stop)])
-        return self.talker.code_predictor.embedding_sums(codes) + self.talker.text_rows(texts)
+        return self._talker.code_predictor.embedding_sums(codes) + self._talker.text_rows(texts)
 
     def _ids(self, ids: list[int]) -> Tensor:
-        return torch.tensor(ids, dtype=torch.int64, device=self._device)
+        return sent(np.array(ids, dtype=np.int64), self._device)
+
+
+def decoding(talker: Talker, keys_values: PagedKeyValues) -> DecodeCompute[Decoded]:
+    """What one more frame of some requests begins with; they are fed the sums of their latest frames."""
+
+    def compute(fed: Tensor, token_ids: Tensor, positions: Tensor, batch: DecodeBatch) -> Decoded:
+        hidden = talker.forward(fed + talker.text_rows(token_ids), positions, batch, keys_values)
+        return hidden, talker.code_logits(hidden)
+
+    return compute
+
+
+def _latest_sums(requests: list[TalkerRequest]) -> list[Tensor]:
+    return [request.latest_sum for request in requests if request.latest_sum is not None]
+
+
+def _outcomes(slices: list[TalkerSlice], spoken: Callable[[], Tensor], end_code: int) -> TalkerOutcomes:
+    """Waits for what was computed. Who has ended meanwhile gets nothing more."""
+    rows = iter(spoken().numpy())
+    return [_outcome(each.sequence, next(rows), end_code) if each.samples else Outcome() for each in slices]
+
+
+def _outcome(sequence: Sequence[TalkerRequest], spoken: NDArray[np.int16], end_code: int) -> Outcome[Frame]:
+    if sequence.phase == "ended":
+        return Outcome()
+    if spoken[0] == NO_ID:
+        return no_number("Talker")
+    if spoken[0] == end_code:
+        return Outcome(finish_reason="stop")
+    frame = spoken[1:]
+    return Outcome((frame,), sequence.request.speak(frame))
 
 
 def _goes_on(part: TalkerSlice) -> bool:

@@ -43,6 +43,8 @@ class ThinkerRequest:
     sends_hidden_rows: bool
 
     generated: list[int] = field(default_factory=list)
+    # int64 (): the newest token, on the device; the host may not know it yet.
+    latest_id: Tensor | None = None
     # Media rows whose hidden rows were given already; a request that is computed again does not give them twice.
     hidden_rows_given: int = 0
 
@@ -51,15 +53,25 @@ class ThinkerRequest:
         return len(self.token_ids)
 
     def write_inputs(self, first_row: int, token_ids: NDArray[np.int64], positions: NDArray[np.float32]) -> None:
-        """Fills ids (n) and positions (3, n) of the rows from `first_row` on: of the prompt, then of what it wrote."""
+        """Fills ids (n) and positions (3, n) of the rows from `first_row` on: of the prompt, then of what it wrote. An
+        id that the host does not know yet stays as it is."""
         prompted = min(max(self.prompt_rows - first_row, 0), len(token_ids))
         token_ids[:prompted] = self.token_ids[first_row : first_row + prompted]
         positions[:, :prompted] = self.positions[:, first_row : first_row + prompted]
         if prompted < len(token_ids):
             first = first_row + prompted - self.prompt_rows
             stop = first + len(token_ids) - prompted
-            token_ids[prompted:] = self.generated[first:stop]
+            known = self.generated[first:stop]
+            token_ids[prompted : prompted + len(known)] = known
             positions[:, prompted:] = self.next_position + np.arange(first, stop, dtype=np.float32)
+
+    def knows_input(self, row: int) -> bool:
+        """False where the row's token is on the device only."""
+        return row < self.prompt_rows + len(self.generated)
+
+    def position(self, row: int) -> float:
+        """Of a generated row, on all three axes."""
+        return self.next_position + (row - self.prompt_rows)
 
     def write(self, token_id: int) -> tuple[Token, FinishReason | None]:
         """One more token of the answer, and whether it is the last."""
