@@ -60,9 +60,10 @@ class AudioEncoder(nn.Module):
         checkpoint.fill(encoder, "thinker.audio_tower.", dtype=dtype, device=device)
         return encoder.eval()
 
-    def windows(self, mels: Sequence[Tensor]) -> list[list[AudioWindow]]:
-        """The windows of each sound of one request; concatenated, their rows are the sound's."""
-        padded = self.padded_second(mel.shape[1] for mel in mels)
+    def windows(self, mels: Sequence[Tensor], padded_second: int | None = None) -> list[list[AudioWindow]]:
+        """The windows of each sound of one request; concatenated, their rows are the sound's. `padded_second` is of all
+        its sounds, when some are not among these."""
+        padded = padded_second or self.padded_second(mel.shape[1] for mel in mels)
         size = self.config.attention_window
         return [[AudioWindow(part, padded) for part in torch.split(mel, size, dim=1)] for mel in mels]
 

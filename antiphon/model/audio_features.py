@@ -29,13 +29,20 @@ _FRAMES_AT_ONCE = 6_000
 _SLANEY_BREAK_HZ, _SLANEY_BREAK_MEL, _SLANEY_STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 
 
-def frame_counts(sample_counts: Sequence[int]) -> list[int]:
-    """Mel frames of the sounds of one request, which are padded to the longest before the transform.
+def frame_counts(sample_counts: Sequence[int], longest: int = 0) -> list[int]:
+    """Mel frames of the sounds of one request, which are padded to the longest before the transform; `longest` are its
+    samples when it is not among these.
 
     A shorter sound that does not end on a hop therefore has one frame more than it would have alone.
     """
-    longest = max(sample_counts, default=0) // HOP_SAMPLES
-    return [min(-(-count // HOP_SAMPLES), longest) for count in sample_counts]
+    most_frames = max(longest, *sample_counts, 0) // HOP_SAMPLES
+    return [min(-(-count // HOP_SAMPLES), most_frames) for count in sample_counts]
+
+
+def heard_samples(sample_count: int, longest: int) -> int:
+    """How far a sound is padded towards the longest of its request: no further than a frame can still hear the sound.
+    Of a sound's frames this is all that depends on others."""
+    return min(longest, sample_count + FFT_SAMPLES + HOP_SAMPLES)
 
 
 def token_count(frames: int) -> int:
@@ -46,14 +53,15 @@ def token_count(frames: int) -> int:
     return seconds * _TOKENS_PER_SECOND + rest
 
 
-def log_mel(sounds: Sequence[NDArray[np.float32]], mel_bins: int = 128) -> list[Tensor]:
-    """All sounds of one request, 16 kHz, one channel -> float32 (mel_bins, frames) each.
+def log_mel(sounds: Sequence[NDArray[np.float32]], mel_bins: int = 128, longest: int = 0) -> list[Tensor]:
+    """All sounds of one request, 16 kHz, one channel -> float32 (mel_bins, frames) each; or some of them, with the
+    samples of the longest.
 
-    The longest must have at least MIN_SAMPLES. Sounds of different requests must not share a call.
+    That one must have at least MIN_SAMPLES. Sounds of different requests must not share a call.
     """
     lengths = [len(sound) for sound in sounds]
-    longest = max(lengths, default=0)
-    frames = zip(sounds, frame_counts(lengths), strict=True)
+    longest = max(longest, *lengths, 0)
+    frames = zip(sounds, frame_counts(lengths, longest), strict=True)
     return [_log_mel_beside(sound, longest, mel_bins)[:, :count] for sound, count in frames]
 
 
@@ -117,8 +125,8 @@ class StreamingLogMel:
 
 
 def _log_mel_beside(sound: NDArray[np.float32], longest: int, mel_bins: int) -> Tensor:
-    """Frames of a sound padded with zeros towards `longest`, no further than a frame can still hear the sound."""
-    padded = min(longest, len(sound) + FFT_SAMPLES + HOP_SAMPLES)
+    """Frames of a sound padded with zeros towards `longest`."""
+    padded = heard_samples(len(sound), longest)
     samples = functional.pad(torch.from_numpy(np.asarray(sound, np.float32)), (0, padded - len(sound)))
     mirrored = functional.pad(samples[None], (_HALF, _HALF), mode="reflect")[0]
     raw = _raw_log_mel(mirrored, mel_bins)[:, : padded // HOP_SAMPLES]

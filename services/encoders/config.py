@@ -44,5 +44,7 @@ class EncodersSettings(BaseSettings):
     audio_windows_per_job: int = Field(4, gt=0)
     patches_per_job: int = Field(8_192, gt=0)
     jobs_per_batch: int = Field(4, gt=0)
+    # Rows of media kept for requests that send the same again; 0 keeps none.
+    cache_bytes: int = Field(256 << 20, ge=0)
     # Rows travel in messages of about this size.
     message_bytes: int = Field(4 << 20, gt=0, le=48 << 20)

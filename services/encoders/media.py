@@ -19,6 +19,16 @@ class MediaItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How large a medium is: what its layout follows from."""
+
+    # (frames, 3, height, width), as the model sees them.
+    frames_shape: tuple[int, ...] | None = None
+    # Of its sound, 16 kHz.
+    sample_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Medium:
     """One item, read: a sound, an image, or a video and perhaps its sound."""
 
@@ -26,6 +36,11 @@ class Medium:
     # uint8 (frames, 3, height, width), as the model sees them.
     frames: Tensor | None = None
     sound: Samples | None = None
+
+    @property
+    def extent(self) -> Extent:
+        shape = None if self.frames is None else tuple(self.frames.shape)
+        return Extent(shape, None if self.sound is None else len(self.sound))
 
     @property
     def byte_count(self) -> int:

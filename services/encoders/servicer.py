@@ -44,15 +44,17 @@ class EncodersServicer:
         self, requests: AsyncIterator[EncodeRequest], _context: object
     ) -> AsyncGenerator[EncodeResponse, None]:
         arrived = time.monotonic()
-        inbox = MediaInbox((await first_request(requests)).start, self._engine.settings)
+        start = (await first_request(requests)).start
+        inbox = MediaInbox(start, self._engine.settings)
         with self._engine.admit(inbox.byte_count) as place:
             await _collect(requests, inbox)
-            encoding = self._engine.encode(inbox.items(), place, arrived)
+            encoding = self._engine.encode(inbox.items(), place, arrived, start.cache_salt)
             async with aclosing(encoding.outputs()) as outputs:
                 async for output in outputs:
                     for response in self._responses(output):
                         yield response
-            yield EncodeResponse(end=EncodeEnd(timings=timings_message(encoding.timings())))
+            timings = timings_message(encoding.timings())
+            yield EncodeResponse(end=EncodeEnd(timings=timings, cached_items=encoding.cached_items))
 
     def _responses(self, output: MediaLayout | MediaRows) -> Iterator[EncodeResponse]:
         if isinstance(output, MediaLayout):

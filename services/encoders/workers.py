@@ -55,8 +55,9 @@ class Workers:
             audio,
         )
 
-    def audio_windows(self, mels: Sequence[Tensor]) -> list[list[AudioWindow]]:
-        return self._audio_encoder.windows(mels)
+    def audio_windows(self, mels: Sequence[Tensor], padded_second: int) -> list[list[AudioWindow]]:
+        """padded_second: of all sounds of the request, be they among these or not."""
+        return self._audio_encoder.windows(mels, padded_second)
 
     def least_busy_reader(self) -> Reader:
         return min(self.readers, key=Reader.waiting)

@@ -141,7 +141,9 @@ class _Turn:
 
     async def _encode_media(self) -> None:
         layouts: list[MediaLayout] = []
-        requests: AsyncIterator[EncodeRequest] = turn_messages.encode_requests(self._request.media)
+        requests: AsyncIterator[EncodeRequest] = turn_messages.encode_requests(
+            self._request.media, self._request.cache_salt
+        )
         call = self._stages.encoders.encode(requests, timeout_seconds=self._seconds)
         async with aclosing(call) as responses:
             async for response in responses:

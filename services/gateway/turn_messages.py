@@ -40,8 +40,8 @@ async def build_prompt(prompts: PromptBuilder, request: TurnRequest, layouts: Se
     return await asyncio.to_thread(prompts.build, request.conversation, layouts, answer_tokens=answer_tokens)
 
 
-async def encode_requests(media: Sequence[Medium]) -> AsyncIterator[EncodeRequest]:
-    yield EncodeRequest(start=EncodeStart(items=[_item(medium) for medium in media]))
+async def encode_requests(media: Sequence[Medium], cache_salt: bytes) -> AsyncIterator[EncodeRequest]:
+    yield EncodeRequest(start=EncodeStart(items=[_item(medium) for medium in media], cache_salt=cache_salt))
     for index, medium in enumerate(media):
         for start in range(0, len(medium.data), _CHUNK_BYTES):
             chunk = medium.data[start : start + _CHUNK_BYTES]

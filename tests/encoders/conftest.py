@@ -61,8 +61,8 @@ def video(data: bytes, fps: float | None = None, *, with_sound: bool = False) ->
     return Sent(MODALITY_VIDEO, data, fps, with_sound)
 
 
-async def requests(*media: Sent, chunk_bytes: int = 10_000) -> AsyncIterator[EncodeRequest]:
-    yield EncodeRequest(start=EncodeStart(items=[medium.item() for medium in media]))
+async def requests(*media: Sent, chunk_bytes: int = 10_000, cache_salt: bytes = b"") -> AsyncIterator[EncodeRequest]:
+    yield EncodeRequest(start=EncodeStart(items=[medium.item() for medium in media], cache_salt=cache_salt))
     for index, medium in enumerate(media):
         for start in range(0, len(medium.data), chunk_bytes):
             chunk = MediaChunk(index=index, data=medium.data[start : start + chunk_bytes])
