@@ -34,7 +34,7 @@ class History:
         return torch.where(_dice(true) < share, own, true)
 
     def _residual_codes(self, batch: Batch, first: Tensor) -> Tensor:
-        """int64 (batch, frames, 15): a mistaken first code never keeps those of the true one, if there are others."""
+        """int64 (batch, frames, 15): a mistaken first code brings others than the true one's, where some are known."""
         true_first, true = batch.codes[..., 0], batch.codes[..., 1:]
         strange, known = self._residuals.draw(batch.voices, first)
         share = _of_each(batch, self._settings.most_strange_residuals)

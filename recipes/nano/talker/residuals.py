@@ -29,8 +29,8 @@ class Residuals:
         self._frames, self._filled = torch.from_numpy(frames).to(device), torch.from_numpy(filled).to(device)
 
     def draw(self, voices: Tensor, first_codes: Tensor) -> tuple[Tensor, Tensor]:
-        """voices int64 (batch), first_codes int64 (batch, frames) -> residual codes int64 (batch, frames, 15), and
-        bool (batch, frames): whether there were any."""
+        """voices int64 (batch), first_codes int64 (batch, frames) -> residual codes int64 (batch, frames, 15) from a
+        place at random, and bool (batch, frames): whether a frame was there."""
         slots = torch.randint(REMEMBERED_FRAMES, first_codes.shape, device=first_codes.device)
         places = voices[:, None].expand_as(first_codes), first_codes, slots
         return self._frames[places].long(), self._filled[places]
