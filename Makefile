@@ -45,7 +45,7 @@ chart: ## the chart, as helm sees it; needs helm
 	$(HELM) template antiphon charts/antiphon > /dev/null
 
 bench: $(VENV)/.develops ## voice turns on this machine, beside plain transformers
-	$(BIN)/python benchmarks/voice_turn.py --baseline transformers
+	$(BIN)/antiphon bench --baseline transformers
 
 clean:
 	rm -rf $(VENV) antiphon/v1 build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,1 +1,1 @@
-"""What is measured, and how; run from the repository with `python benchmarks/voice_turn.py`."""
+"""What is measured from inside; run from the repository, such as `python benchmarks/profile_turn.py`."""

@@ -41,7 +41,13 @@ class RandomTensors:
     def __init__(self, directory: Path) -> None:
         """Raises CheckpointError when `directory` does not tell a seed or has no valid config.json."""
         self._seed = _seed(directory / RANDOM_WEIGHTS)
-        self._shapes = tensor_shapes(OmniConfig.from_checkpoint(directory))
+        config = OmniConfig.from_checkpoint(directory)
+        self._shapes = tensor_shapes(config)
+        # By head: the row of its end. At zero it is neither the likeliest nor among the top 50, so that no answer ends
+        # by chance and all have the length that they are bound to.
+        self._end_rows = {"thinker.lm_head.weight": config.im_end_id}
+        if config.talker is not None:
+            self._end_rows["talker.codec_head.weight"] = config.talker.codec_eos_id
 
     def names(self) -> Collection[str]:
         return self._shapes.keys()
@@ -53,10 +59,14 @@ class RandomTensors:
 
     def _draw(self, name: str, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None) -> Tensor:
         shape = self._shapes[name]
+        tensor = torch.empty(shape, dtype=dtype, device=device)
+        if generator is None:
+            return tensor
         mean, deviation = _distribution(name, shape)
-        if generator is not None:
-            generator.manual_seed(_tensor_seed(self._seed, name))
-        return torch.empty(shape, dtype=dtype, device=device).normal_(mean, deviation, generator=generator)
+        tensor.normal_(mean, deviation, generator=generator.manual_seed(_tensor_seed(self._seed, name)))
+        if name in self._end_rows:
+            tensor[self._end_rows[name]] = 0
+        return tensor
 
 
 def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:

@@ -37,9 +37,15 @@ class TokenDetails(BaseModel):
     audio_tokens: int = 0
 
 
+class PromptTokenDetails(BaseModel):
+    # Computed for an earlier question.
+    cached_tokens: int = 0
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
+    prompt_tokens_details: PromptTokenDetails = PromptTokenDetails()
     completion_tokens_details: TokenDetails = TokenDetails()
 
 

@@ -8,6 +8,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import typer
 
 from services.command_line.ask import ask
+from services.command_line.bench.command import bench
 from services.command_line.serve import serve
 from services.command_line.trace import trace
 
@@ -20,3 +21,4 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(serve)
 app.command()(trace)
+app.command()(bench)

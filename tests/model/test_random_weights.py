@@ -17,6 +17,7 @@ from antiphon.model.tensor_layout import tensor_shapes
 from antiphon.model.thinker import Thinker
 from antiphon.model.weights import Checkpoint
 
+HEADS = ("thinker.lm_head.weight", "talker.codec_head.weight")
 NAMES = ("thinker.lm_head.weight", "talker.model.layers.1.mlp.experts.3.up_proj.weight", "code2wav.decoder.5.alpha")
 
 
@@ -65,7 +66,7 @@ def test_values_come_in_the_type_that_is_asked_for(nano: Path, tmp_path: Path, d
     loaded = Checkpoint(random_copy(nano, tmp_path / "random")).load(NAMES, dtype=dtype)
     assert {tensor.dtype for tensor in loaded.values()} == {dtype}
     # Rows of a matrix keep the size of what goes through them.
-    assert loaded[NAMES[0]].float().norm(dim=1).mean().item() == pytest.approx(1.2, rel=0.05)
+    assert loaded[NAMES[0]].float().norm(dim=1).median().item() == pytest.approx(1.2, rel=0.05)
 
 
 def test_what_the_configuration_does_not_imply_is_missing(nano: Path, tmp_path: Path) -> None:
@@ -79,6 +80,14 @@ def test_a_seed_that_is_none_is_refused(nano: Path, tmp_path: Path, text: str) -
     (directory / RANDOM_WEIGHTS).write_text(text)
     with pytest.raises(CheckpointError, match="seed"):
         Checkpoint(directory)
+
+
+def test_no_head_chooses_its_end_by_chance(nano: Path, tmp_path: Path) -> None:
+    config = OmniConfig.from_checkpoint(nano)
+    heads = Checkpoint(random_copy(nano, tmp_path / "random")).load(HEADS, dtype=torch.float32)
+    for name, end in zip(HEADS, (config.im_end_id, config.require_talker().codec_eos_id), strict=True):
+        assert not heads[name][end].any()
+        assert heads[name][end - 1].any()
 
 
 def test_random_roles_compute_finite_numbers(nano: Path, tmp_path: Path) -> None:

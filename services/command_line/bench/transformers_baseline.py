@@ -7,7 +7,7 @@ which equal the Processor's.
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,24 +18,29 @@ import soundfile
 import soxr
 import torch
 import transformers
-from transformers import Qwen3OmniMoeForConditionalGeneration, WhisperFeatureExtractor
+from numpy.typing import NDArray
+from transformers import GenerationConfig, WhisperFeatureExtractor
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
 
+from antiphon.model.placement import Placement, placement
 from antiphon.prompt.conversation import Audio, Conversation, Message
 from antiphon.prompt.layout import MediaLayout
 from antiphon.prompt.prompt import PromptBuilder
-from benchmarks.figures import RunFigures, TurnFigures, summarise
+from services.command_line.bench.figures import RunFigures, TurnFigures, summarise
+from services.command_line.bench.stock_model import stock_model
+from services.command_line.bench.turn_client import Workload
 
 HEARD_SAMPLES_PER_SECOND: Final = 16_000
 SPOKEN_SAMPLES_PER_SECOND: Final = 24_000
-_MAX_NEW_TOKENS: Final = 2048
-_MAX_FRAMES: Final = 3750
+_MOST_TOKENS: Final = 2048
+_MOST_FRAMES: Final = 3750
 
 
 @dataclass(slots=True)
 class _Stopwatch:
-    """Milliseconds spent in each part of one turn."""
+    """Milliseconds spent in each part of one turn, the device's work included."""
 
+    device: torch.device
     parts: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -44,38 +49,52 @@ class _Stopwatch:
         try:
             yield
         finally:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
             self.parts[part] = self.parts.get(part, 0.0) + (time.perf_counter() - started) * 1000
 
 
-class TransformersBaseline:
-    """One checkpoint in float32 on the CPU, sampling the voice as the platform does by default."""
+@dataclass(frozen=True, slots=True)
+class AnswerBounds:
+    """None takes the platform's own."""
 
-    def __init__(self, checkpoint: Path, *, threads: int, voice: str | None) -> None:
+    tokens: int | None
+    frames: int | None
+
+
+class TransformersBaseline:
+    """One checkpoint on the device and in the type that the platform takes by default, its voice sampled likewise."""
+
+    def __init__(self, checkpoint: Path, *, threads: int, bounds: AnswerBounds) -> None:
         torch.set_num_threads(threads)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self._model: Any = Qwen3OmniMoeForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self._where: Placement = placement()
+        self._model = stock_model(checkpoint, self._where)
+        if (checkpoint / "generation_config.json").exists():
+            self._model.generation_config = GenerationConfig.from_pretrained(checkpoint)
         self._features: Any = WhisperFeatureExtractor(
             feature_size=128, sampling_rate=HEARD_SAMPLES_PER_SECOND, hop_length=160, n_fft=400, chunk_length=300
         )
         self._prompts = PromptBuilder(checkpoint)
-        self._voice = (voice or "ethan").capitalize()
         self._sampling = _talker_sampling(checkpoint)
-        self._watch = _Stopwatch()
+        self._bounds = bounds
+        self._watch = _Stopwatch(self._where.device)
         self._frames = 0
         self._time_the_parts()
 
-    def run(self, sounds: Sequence[Path], turns: int) -> RunFigures:
+    def run(self, workload: Workload, turns: int) -> RunFigures:
         """One after the other, since `generate` serves one request."""
         # As for the platform, one turn before the clock starts.
-        self._turn(sounds[0], 0)
+        self._turn(workload, 0)
         started = time.perf_counter()
-        done = [self._turn(sounds[number % len(sounds)], number) for number in range(turns)]
+        done = [self._turn(workload, number) for number in range(turns)]
         return summarise("transformers", 1, done, failed=0, wall_seconds=time.perf_counter() - started)
 
     @torch.no_grad()
-    def _turn(self, sound: Path, seed: int) -> TurnFigures:
-        torch.manual_seed(seed)
+    def _turn(self, workload: Workload, number: int) -> TurnFigures:
+        torch.manual_seed(number)
+        sound = workload.questions.next(number)
         self._watch.parts.clear()
         started = time.perf_counter()
         with self._watch.timing("prepare"):
@@ -83,19 +102,20 @@ class TransformersBaseline:
         with warnings.catch_warnings(action="ignore"):
             ids, wave = self._model.generate(
                 **inputs,
-                speaker=self._voice,
+                speaker=(workload.voice or "ethan").capitalize(),
                 thinker_do_sample=False,
                 thinker_eos_token_id=self._prompts.special_tokens.im_end,
-                thinker_max_new_tokens=_MAX_NEW_TOKENS,
-                talker_max_new_tokens=_MAX_FRAMES,
+                thinker_max_new_tokens=self._bounds.tokens or _MOST_TOKENS,
+                talker_max_new_tokens=self._bounds.frames or _MOST_FRAMES,
                 **self._sampling,
             )
+            samples = wave.cpu().numel()
         total_ms = (time.perf_counter() - started) * 1000
         return TurnFigures(
             first_text_ms=total_ms,
             first_audio_ms=total_ms,
             last_audio_ms=total_ms,
-            audio_seconds=wave.numel() / SPOKEN_SAMPLES_PER_SECOND,
+            audio_seconds=samples / SPOKEN_SAMPLES_PER_SECOND,
             text_tokens=ids.shape[1] - inputs["input_ids"].shape[1],
             frames=self._frames,
             first_packet_ms=_gapless(self._watch.parts, total_ms),
@@ -114,12 +134,13 @@ class TransformersBaseline:
         question = Conversation((Message("user", (Audio(),)),))
         prompt = self._prompts.build(question, [MediaLayout(0, "audio", tokens)])
         ids = torch.tensor([prompt.thinker.token_ids])
-        return {
+        inputs = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
-            "input_features": heard["input_features"],
+            "input_features": heard["input_features"].to(self._where.dtype),
             "feature_attention_mask": heard["attention_mask"],
         }
+        return {name: tensor.to(self._where.device) for name, tensor in inputs.items()}
 
     def _time_the_parts(self) -> None:
         model = self._model
@@ -147,7 +168,7 @@ def _gapless(parts: dict[str, float], total_ms: float) -> dict[str, float]:
     return {**told, "emit": total_ms - sum(told.values())}
 
 
-def _samples(sound: Path) -> np.ndarray:
+def _samples(sound: Path) -> NDArray[np.float32]:
     samples, rate = soundfile.read(sound, dtype="float32", always_2d=True)
     return np.asarray(soxr.resample(samples.mean(axis=1), rate, HEARD_SAMPLES_PER_SECOND))
 

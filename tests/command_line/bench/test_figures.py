@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.figures import Gains, RunFigures, Spread, TurnFigures, mean_parts, summarise
+from services.command_line.answer_stream import StageFigures
+from services.command_line.bench.figures import Gains, RunFigures, Spread, TurnFigures, mean_parts, summarise
 
 POSITIVE = st.floats(0.01, 1e6)
 
 
 def turn(scale: float = 1.0, first_packet: dict[str, float] | None = None) -> TurnFigures:
+    talker = StageFigures(queue_ms=100, first_output_ms=60, total_ms=1640, steps=46)
     return TurnFigures(
         first_text_ms=100 * scale,
         first_audio_ms=200 * scale,
@@ -18,7 +20,14 @@ def turn(scale: float = 1.0, first_packet: dict[str, float] | None = None) -> Tu
         text_tokens=8,
         frames=38,
         first_packet_ms=first_packet or {},
+        stages={"talker": talker},
     )
+
+
+def test_a_stage_keeps_its_pace_after_its_first_output() -> None:
+    assert turn().talker_frames_per_second == pytest.approx(37 / 1.48)
+    assert turn().thinker_tokens_per_second is None
+    assert summarise("x", 1, [turn()], failed=0, wall_seconds=1).talker_frames_per_second == pytest.approx(25)
 
 
 def test_real_time_factor_is_time_until_the_last_sound_over_its_length() -> None:

@@ -2,14 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Final
 
 import httpx
 
-from benchmarks.figures import RunFigures, TurnFigures, summarise
 from services.command_line.answer_stream import (
     AnswerEnd,
     AnswerFailedError,
@@ -18,21 +17,26 @@ from services.command_line.answer_stream import (
     first_model,
     stream_answer,
 )
+from services.command_line.bench.figures import RunFigures, TurnFigures, summarise
+from services.command_line.bench.spoken_questions import SpokenQuestions
 from services.command_line.question import Question, request_body
 
-_SILENCE_SECONDS = 600.0
+_SILENCE_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    sounds: Sequence[Path]
-    voice: str | None
+    questions: SpokenQuestions
+    voice: str | None = None
+    # None leaves the answer its own length.
+    most_answer_tokens: int | None = None
 
     def body(self, number: int, model: str) -> Mapping[str, object]:
-        """The same for the same number, sampling included."""
-        sound = self.sounds[number % len(self.sounds)]
+        """The same for the same number, sampling included, but for noise below hearing."""
+        sound = self.questions.next(number)
         question = Question(sounds=(sound,), is_spoken_back=True, voice=self.voice, seed=number)
-        return request_body(question, model)
+        bound = {} if self.most_answer_tokens is None else {"max_completion_tokens": self.most_answer_tokens}
+        return {**request_body(question, model), **bound}
 
 
 @dataclass(slots=True)
@@ -91,12 +95,15 @@ async def time_turn(client: httpx.AsyncClient, body: Mapping[str, object]) -> Tu
                     end = piece
     if not (texts and sounds and end and end.usage):
         raise AnswerFailedError("The answer had no text, no sound or no usage.")
+    usage, timings = end.usage, end.timings
     return TurnFigures(
         first_text_ms=texts[0],
         first_audio_ms=sounds[0],
         last_audio_ms=sounds[-1],
         audio_seconds=audio_seconds,
-        text_tokens=end.usage.completion_tokens_details.text_tokens,
-        frames=end.usage.completion_tokens_details.audio_tokens,
-        first_packet_ms=(end.timings.first_packet_ms if end.timings else None) or {},
+        text_tokens=usage.completion_tokens_details.text_tokens,
+        frames=usage.completion_tokens_details.audio_tokens,
+        first_packet_ms=(timings.first_packet_ms if timings else None) or {},
+        stages=timings.stages if timings else {},
+        cached_tokens=usage.prompt_tokens_details.cached_tokens,
     )

@@ -1,11 +1,12 @@
 """From the times of single turns to the figures of a run: pure functions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from antiphon.telemetry.names import FIRST_PACKET_PARTS
+from services.command_line.answer_stream import StageFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,32 @@ class TurnFigures:
     frames: int
     # By part, as the server measured it; empty where it does not.
     first_packet_ms: Mapping[str, float]
+    # By stage, as each told of the whole turn; likewise.
+    stages: Mapping[str, StageFigures] = field(default_factory=dict)
+    # Of the prompt: what the server had computed for an earlier turn.
+    cached_tokens: int = 0
 
     @property
     def real_time_factor(self) -> float:
         """Below 1 the speech is made faster than it is spoken."""
         return self.last_audio_ms / 1000 / self.audio_seconds
+
+    @property
+    def thinker_tokens_per_second(self) -> float | None:
+        """Of this turn alone, after its first token; None where that is not told."""
+        return _pace(self.stages.get("thinker"), self.text_tokens)
+
+    @property
+    def talker_frames_per_second(self) -> float | None:
+        """A frame's residual codes included."""
+        return _pace(self.stages.get("talker"), self.frames)
+
+
+def _pace(stage: StageFigures | None, outputs: int) -> float | None:
+    if stage is None or outputs < 2:
+        return None
+    after_first_ms = stage.total_ms - stage.queue_ms - stage.first_output_ms
+    return (outputs - 1) / after_first_ms * 1000 if after_first_ms > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +78,11 @@ class RunFigures:
     frames_per_second: float
     # Mean of each part, so that the parts add up to the total.
     first_packet_ms: Mapping[str, float]
+    # Medians of single turns, after their first output; None where the server does not tell.
+    thinker_tokens_per_second: float | None
+    talker_frames_per_second: float | None
+    # Mean of a turn's prompt.
+    cached_tokens: float
 
 
 def summarise(
@@ -74,6 +101,9 @@ def summarise(
         tokens_per_second=sum(turn.text_tokens for turn in turns) / wall_seconds,
         frames_per_second=sum(turn.frames for turn in turns) / wall_seconds,
         first_packet_ms=mean_parts([turn.first_packet_ms for turn in turns]),
+        thinker_tokens_per_second=_median([turn.thinker_tokens_per_second for turn in turns]),
+        talker_frames_per_second=_median([turn.talker_frames_per_second for turn in turns]),
+        cached_tokens=sum(turn.cached_tokens for turn in turns) / len(turns),
     )
 
 
@@ -81,6 +111,11 @@ def mean_parts(turns: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Over the turns that tell their parts; a part that a turn lacks took it no time."""
     told = [turn for turn in turns if turn]
     return {part: sum(turn.get(part, 0.0) for turn in told) / len(told) for part in FIRST_PACKET_PARTS} if told else {}
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return Spread.of(told).p50 if told else None
 
 
 @dataclass(frozen=True, slots=True)
