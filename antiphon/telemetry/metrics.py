@@ -42,6 +42,10 @@ class Metrics:
         self._total = self._seconds(names.METRIC_STAGE_TOTAL, "From a call's arrival until its end.", "stage")
         self._part = self._seconds(names.METRIC_FIRST_PACKET_PART, "Part of the way to a turn's first packet.", "part")
         self.first_audio = self._seconds(names.METRIC_FIRST_AUDIO, "From a turn's arrival until its first sound.")
+        self.playback_silent = self._seconds(
+            names.METRIC_PLAYBACK_SILENT, "In which the listener of a streamed answer had nothing to play."
+        )
+        self._media = Counter(names.METRIC_MEDIA, "Media by how their rows came.", ("rows",), registry=self.registry)
         self.turns_active = Gauge(names.METRIC_TURNS_ACTIVE, "Turns being answered now.", registry=self.registry)
         self._requests = Counter(
             names.METRIC_REQUESTS, "Calls by stage and status.", ("stage", "status"), registry=self.registry
@@ -66,6 +70,10 @@ class Metrics:
 
     def count_tokens(self, direction: str, modality: str, amount: int) -> None:
         self._tokens.labels(direction, modality).inc(amount)
+
+    def count_media(self, *, computed: int, cached: int) -> None:
+        self._media.labels("computed").inc(computed)
+        self._media.labels("cached").inc(cached)
 
     def count_cached_tokens(self, amount: int) -> None:
         self._cached_tokens.inc(amount)

@@ -128,8 +128,10 @@ class ChatAnswer:
 
     def _watch_sent(self, event: TurnEvent) -> None:
         """A packet of a spoken answer is one with sound; of a written one, text."""
-        if isinstance(event, SpeechDelta if self._speaks else TextDelta):
-            self._watch.packet_sent(has_sound=self._speaks)
+        if isinstance(event, SpeechDelta):
+            self._watch.packet_sent(has_sound=True, sample_count=len(event.samples))
+        elif isinstance(event, TextDelta) and not self._speaks:
+            self._watch.packet_sent(has_sound=False)
 
     def _text(self, text: str) -> bytes:
         """With speech the text of the answer is its transcript."""

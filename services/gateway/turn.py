@@ -157,6 +157,7 @@ class _Turn:
                         await self._to_thinker.send(GenerateRequest(rows=response.rows))
                     case "end":
                         self._note("encoders", response.end.timings)
+                        self._watch.media_encoded(len(self._request.media), cached=response.end.cached_items)
         self._require("encoders")
         if not self._is_started.is_set():
             raise InternalError(f"The encoders told {len(layouts)} layouts of {len(self._request.media)} media.")

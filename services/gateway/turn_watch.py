@@ -1,10 +1,13 @@
-"""Watches one turn: the parts of its first packet, the events of its root span, its metrics."""
+"""Watches one turn: the parts of its first packet, its listener, the events of its root span, its metrics."""
+
+import time
 
 from opentelemetry.trace import Span
 
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.first_packet import FirstPacket, FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
+from antiphon.telemetry.playback import Playback
 from services.gateway.turn_request import TurnEnd
 
 _MODALITIES = ("text", "audio", "image", "video")
@@ -17,12 +20,18 @@ class TurnWatch:
         """clock: started when the request arrived."""
         self._span, self._metrics, self._clock = span, metrics, clock
         self._seen: set[str] = set()
+        self._playback = Playback()
 
     def prepared(self) -> None:
         self._clock.mark("prepare")
 
     def encoded(self) -> None:
         self._clock.mark("encoders")
+
+    def media_encoded(self, count: int, *, cached: int) -> None:
+        """cached: of them, for an earlier request."""
+        self._span.set_attribute(names.CACHED_MEDIA, cached)
+        self._metrics.count_media(computed=count - cached, cached=cached)
 
     def token(self) -> None:
         if self._is_first(names.EVENT_FIRST_TOKEN):
@@ -36,8 +45,10 @@ class TurnWatch:
         if self._is_first(names.EVENT_FIRST_PCM):
             self._clock.mark("codec")
 
-    def packet_sent(self, *, has_sound: bool) -> None:
-        """The first packet of the answer has been handed to the socket."""
+    def packet_sent(self, *, has_sound: bool, sample_count: int = 0) -> None:
+        """A packet of the answer has been handed to the socket; if it has sound, with so many samples."""
+        if sample_count:
+            self._playback.deliver(sample_count, time.monotonic())
         if not self._is_first(names.EVENT_FIRST_BYTE):
             return
         self._clock.mark("emit")
@@ -57,6 +68,9 @@ class TurnWatch:
                 names.FRAME_COUNT: end.audio_tokens,
             }
         )
+        if self._playback.ends_at is not None:
+            self._span.set_attribute(names.PLAYBACK_SILENT, self._playback.silent_seconds * 1e3)
+            self._metrics.playback_silent.observe(self._playback.silent_seconds)
         for modality in _MODALITIES:
             self._metrics.count_tokens("input", modality, getattr(end.prompt_tokens, modality))
         self._metrics.count_cached_tokens(end.cached_tokens)

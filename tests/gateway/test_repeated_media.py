@@ -1,14 +1,22 @@
-"""What the gateway has to do with media that come again: the encoders are told whose they are."""
+"""What the gateway has to do with media that come again: the encoders are told whose they are, and it counts them."""
 
 import base64
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 
 import httpx
 from starlette.datastructures import Headers
 
+from antiphon.telemetry.metrics import Metrics
+from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeResponse
+from antiphon.wire.fakes import FakeEncoders
+from services.gateway.app import create_app
 from services.gateway.cache_salt import cache_salt
+from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes, spoken
 
 SOUND = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"RIFF").decode(), "format": "wav"}}
+ROWS = ("computed", "cached")
 
 
 async def test_the_encoders_are_told_the_salt_of_the_clients_key(client: httpx.AsyncClient, fakes: Fakes) -> None:
@@ -20,3 +28,25 @@ async def test_the_encoders_are_told_the_salt_of_the_clients_key(client: httpx.A
     starts = [request.start for request in fakes.encoders.behaviour.received if request.HasField("start")]
     expected = [cache_salt(Headers({"Authorization": f"Bearer {key}"})) for key in ("one", "two")]
     assert [start.cache_salt for start in starts] == expected
+
+
+class RememberingEncoders(FakeEncoders):
+    """Says of one medium that it was encoded before."""
+
+    async def encode(
+        self, requests: AsyncIterator[EncodeRequest], *, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[EncodeResponse, None]:
+        async for response in super().encode(requests, timeout_seconds=timeout_seconds):
+            if response.HasField("end"):
+                response.end.cached_items = 1
+            yield response
+
+
+async def test_media_are_counted_by_whether_they_were_computed(settings: GatewaySettings, fakes: Fakes) -> None:
+    metrics = Metrics()
+    app = create_app(settings, replace(fakes.stages(), encoders=RememberingEncoders()), metrics=metrics)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        messages = [{"role": "user", "content": [SOUND, SOUND, SOUND]}]
+        assert (await client.post("/v1/chat/completions", json=spoken(messages=messages))).status_code == 200
+    counted = {rows: metrics.registry.get_sample_value("antiphon_media_total", {"rows": rows}) for rows in ROWS}
+    assert counted == {"computed": 2.0, "cached": 1.0}
