@@ -39,18 +39,18 @@ class RouterBalance:
     forward (Switch Transformer, arXiv 2101.03961, eq. 4) with the router z-loss (ST-MoE, arXiv 2202.08906, eq. 5)."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._losses: list[Tensor] = []
+        self._losses: dict[nn.Module, Tensor] = {}
         for module in model.modules():
             if hasattr(module, "gate") and hasattr(module, "experts"):
                 module.get_submodule("gate").register_forward_hook(self._watch)
 
     def take(self) -> Tensor:
         """Scalar, the mean over the routers: 1 for perfect balance, and little for the z-loss. Forgets what it saw."""
-        loss = torch.stack(self._losses).mean()
+        loss = torch.stack([*self._losses.values()]).mean()
         self._losses.clear()
         return loss
 
-    def _watch(self, _: nn.Module, __: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    def _watch(self, router: nn.Module, _: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor, Tensor]) -> None:
         """outputs: logits (n, experts), weights and int64 choices (n, top k)"""
         if not torch.is_grad_enabled():
             return
@@ -58,4 +58,4 @@ class RouterBalance:
         probabilities = logits.softmax(dim=-1)
         load = torch.zeros_like(probabilities).scatter(1, chosen, 1.0).mean(dim=0)
         balance = logits.shape[-1] * (load.detach() * probabilities.mean(dim=0)).sum() / chosen.shape[-1]
-        self._losses.append(balance + ROUTER_Z_WEIGHT * logits.logsumexp(dim=-1).square().mean())
+        self._losses[router] = balance + ROUTER_Z_WEIGHT * logits.logsumexp(dim=-1).square().mean()
