@@ -21,6 +21,8 @@ class DecoderSettings(BaseSettings):
     # The key/value store, shared by all requests: rows of prompts and of what is generated.
     cache_rows: int = Field(65_536, gt=0)
     page_rows: int = Field(16, gt=0)
+    # Requests of one tenant share the pages of what their prompts have in common.
+    shares_pages: bool = True
     # A prompt and what is generated; unset takes what the checkpoint allows.
     context_rows: int | None = Field(None, gt=0)
 

@@ -22,7 +22,9 @@ from antiphon.model.thinker import Thinker
 from antiphon.model.weights import Checkpoint
 from antiphon.prompt.conversation import Modality
 from antiphon.wire.generation import PromptNumbers
+from services.thinker.accepted_rows import AcceptedRows
 from services.thinker.config import ThinkerSettings
+from services.thinker.page_keys import ThinkerPageKeys
 from services.thinker.prompt_media import PromptMedia
 from services.thinker.request import ThinkerOutput, ThinkerRequest
 from services.thinker.runner import ThinkerRunner
@@ -37,6 +39,8 @@ class Question:
     max_new_tokens: int
     stop_token_ids: Sequence[int] = ()
     sends_hidden_rows: bool = False
+    # Requests of one salt share what their prompts have in common; an empty one shares with nobody.
+    cache_salt: bytes = b""
 
 
 class ThinkerEngine:
@@ -58,6 +62,7 @@ class ThinkerEngine:
     def answer(self, question: Question) -> "Answer":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the answer, also after its end."""
         request = self._request(question)
+        keys = self._page_keys(request, question.cache_salt)
         media_rows = len(request.media.prompt_rows)
         rows = request.prompt_rows
         submission = Submission(
@@ -66,9 +71,10 @@ class ThinkerEngine:
             max_rows=rows + request.max_new_tokens - 1,
             available_rows=request.media.available_rows,
             max_untaken=self._settings.untaken_tokens,
+            page_keys=keys,
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
-        return Answer(self, request, generation)
+        return Answer(self, request, generation, keys)
 
     async def _warm_up(self) -> None:
         """The first computations choose kernels; no caller should wait for that."""
@@ -92,6 +98,13 @@ class ThinkerEngine:
             question.sends_hidden_rows,
         )
 
+    def _page_keys(self, request: ThinkerRequest, salt: bytes) -> ThinkerPageKeys | None:
+        if not salt or not self._settings.shares_pages:
+            return None
+        keys = ThinkerPageKeys(request, salt, self._settings.page_rows)
+        keys.read_prompt()
+        return keys
+
     def _check(self, prompt_rows: int, max_new_tokens: int, *, sends_hidden_rows: bool) -> None:
         if prompt_rows < 1:
             raise InvalidInput("prompt.token_ids: expected at least one id; came none.", param="prompt.token_ids")
@@ -109,13 +122,21 @@ class ThinkerEngine:
 class Answer:
     """One answer being written: give it its media rows, iterate over its outputs, close it."""
 
-    def __init__(self, engine: ThinkerEngine, request: ThinkerRequest, generation: Generation[ThinkerOutput]) -> None:
-        self._engine, self._request, self._generation = engine, request, generation
+    def __init__(
+        self,
+        engine: ThinkerEngine,
+        request: ThinkerRequest,
+        generation: Generation[ThinkerOutput],
+        keys: ThinkerPageKeys | None,
+    ) -> None:
+        self._engine, self._request, self._generation, self._keys = engine, request, generation, keys
         self._is_closed = False
 
     def add_rows(self, modality: Modality, first_row: int, rows: Tensor, deepstack: Sequence[Tensor]) -> None:
         """The next rows of one modality; what they complete is computed at once. Raises InvalidInput."""
         self._request.media.add(modality, first_row, rows, deepstack)
+        if self._keys is not None:
+            self._keys.read_prompt()
         self._generation.extend(self._request.media.available_rows)
 
     def require_all_rows(self) -> None:
@@ -128,6 +149,11 @@ class Answer:
     def finish_reason(self) -> FinishReason | None:
         """None until it has ended, and when it was closed before."""
         return self._generation.finish_reason
+
+    @property
+    def cached_prompt_tokens(self) -> int:
+        """Tokens of the prompt that an earlier request had computed; final with the first token."""
+        return self._generation.cached_rows
 
     @property
     def timings(self) -> Timings:
@@ -161,4 +187,5 @@ def _load(settings: ThinkerSettings, config: OmniConfig, where: Placement) -> Th
     keys_values = PagedKeyValues(
         config.thinker.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
     )
-    return ThinkerRunner(thinker, keys_values)
+    accepted = AcceptedRows(keys_values, config.thinker.text.width) if config.talker is not None else None
+    return ThinkerRunner(thinker, keys_values, accepted)

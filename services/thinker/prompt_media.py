@@ -59,6 +59,15 @@ class PromptMedia:
             self.deepstack[layer, np.searchsorted(self.visual_prompt_rows, places)] = additions.to(self._dtype)
         self._received[modality] += len(rows)
 
+    def content(self, first_row: int, stop_row: int) -> list[memoryview]:
+        """All that came for these rows of the prompt, as bytes: media rows, then what vision adds."""
+        chosen, visual = (
+            slice(*np.searchsorted(rows, (first_row, stop_row)).tolist())
+            for rows in (self.prompt_rows, self.visual_prompt_rows)
+        )
+        parts = [self.rows[chosen], self.deepstack[:, visual].contiguous()]
+        return [part.view(torch.uint8).numpy().data for part in parts if part.numel()]
+
     def require_all(self) -> None:
         """Raises InvalidInput when a placeholder has no row."""
         for name, rows in self._rows_of.items():

@@ -3,9 +3,12 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
+from opentelemetry import trace
+
 from antiphon.errors import InternalError, InvalidInput
 from antiphon.hosting.decoder_service import service_load
 from antiphon.hosting.service import HostedService
+from antiphon.telemetry import names
 from antiphon.v1.media_pb2 import EmbeddingRows, MultimodalHiddenRows
 from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TextToken
 from antiphon.wire import methods, tensors
@@ -14,7 +17,7 @@ from antiphon.wire.incoming import first_request, read_beside
 from antiphon.wire.media import MODALITY_NAMES
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import Answer, Question, ThinkerEngine
-from services.thinker.request import HiddenRows, ThinkerOutput
+from services.thinker.request import HiddenRows, ThinkerOutput, Token
 
 
 def host(settings: ThinkerSettings) -> HostedService:
@@ -46,8 +49,13 @@ class ThinkerServicer:
             aclosing(self._engine.answer(question)) as answer,
             read_beside(_receive(requests, answer), "thinker") as received,
         ):
+            is_begun = False
             async for output in answer:
-                yield _response(output)
+                response = _response(output)
+                if not is_begun and isinstance(output, Token):
+                    is_begun = True
+                    _tell_cached(response, answer)
+                yield response
             await received
             if answer.finish_reason is None:
                 raise InternalError("The Thinker's answer ended without a reason.")
@@ -62,6 +70,7 @@ class ThinkerServicer:
             start.max_new_tokens,
             read_ids(start.stop_token_ids, vocabulary, name="stop_token_ids").tolist(),
             start.return_multimodal_hidden_rows,
+            start.cache_salt,
         )
 
 
@@ -88,6 +97,12 @@ def _add_rows(message: EmbeddingRows, answer: Answer) -> None:
     rows = tensors.unpack(message.rows, name="rows.rows", shape=(None, None))
     deepstack = [tensors.unpack(each, name="rows.deepstack", shape=tuple(rows.shape)) for each in message.deepstack]
     answer.add_rows(modality, message.first_row, rows, deepstack)
+
+
+def _tell_cached(response: GenerateResponse, answer: Answer) -> None:
+    """On the first token, and on the call's span."""
+    response.cached_prompt_tokens = answer.cached_prompt_tokens
+    trace.get_current_span().set_attribute(names.GEN_AI_USAGE_CACHED_TOKENS, answer.cached_prompt_tokens)
 
 
 def _response(output: ThinkerOutput) -> GenerateResponse:
