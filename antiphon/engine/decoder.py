@@ -1,5 +1,8 @@
 """The loop that turns requests into outputs: schedule, run, postprocess, on a thread of its own.
 
+Where the device computes by itself, the next step begins before the outcomes of the last one are read: sequences go on
+as if none had ended, and what one that had was given beyond its end is dropped.
+
 The asyncio side submits and reads; it never waits for a step. Outputs cross over once a step and event loop, not once a
 token. All bookkeeping happens under one lock, which is never held while the model runs.
 """
@@ -10,17 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Literal
-
-import torch
 
 from antiphon.engine.generation import End, Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.load import Load
 from antiphon.engine.page_keys import PageKeys
-from antiphon.engine.runner import Outcome, Runner
+from antiphon.engine.runner import LaunchingRunner, Outcome, Runner
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
 from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Slice, Timings
+from antiphon.engine.step import Launch, Step, sentence
 from antiphon.errors import AntiphonError, InternalError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -77,13 +80,22 @@ class Decoder(Generic[RequestT, OutputT]):
     """name: of the thread and in messages, such as "talker"."""
 
     def __init__(
-        self, runner: Runner[RequestT, OutputT], limits: SchedulerLimits, pool: PagePool, *, name: str
+        self,
+        runner: Runner[RequestT, OutputT],
+        limits: SchedulerLimits,
+        pool: PagePool,
+        *,
+        name: str,
+        overlaps: bool = False,
     ) -> None:
-        self._runner = runner
+        """overlaps: a step begins before the one before it is read; takes a LaunchingRunner."""
+        self._runner, self._overlaps = runner, overlaps
+        self._launch: Launch[RequestT, OutputT] = _launched_by(runner) if overlaps else partial(_run, runner)
+        self._under_way: Step[RequestT, OutputT] | None = None
         self._name = name
         self._scheduler: Scheduler[RequestT] = Scheduler(limits, pool)
         self._generations: dict[int, tuple[Generation[OutputT], asyncio.AbstractEventLoop]] = {}
-        self._departed: list[RequestT] = []
+        self._departed: list[Sequence[RequestT]] = []
         self._phase: Literal["open", "draining", "closed"] = "open"
         self._failure: InternalError | None = None
         self._lock = threading.Lock()
@@ -136,7 +148,7 @@ class Decoder(Generic[RequestT, OutputT]):
         self._close(Unavailable(f"The {self._name} stopped before this request had ended. Send it again."))
         if self._thread.is_alive():
             self._thread.join()
-        self._release()
+        self._release(is_over=True)
 
     def _work(self) -> None:
         try:
@@ -144,56 +156,45 @@ class Decoder(Generic[RequestT, OutputT]):
                 pass
         except Exception as error:
             _log.exception("The loop of the %s broke.", self._name)
-            self._failure = InternalError(f"The {self._name} broke and takes no more work: {_sentence(error)}")
+            self._failure = InternalError(f"The {self._name} broke and takes no more work: {sentence(error)}")
             self._close(self._failure)
 
     def _step(self) -> bool:
         """False at the end. Nothing of the requests outlives it, however long the next one is waited for."""
-        plan = self._schedule()
-        if plan:
-            self._postprocess(plan, self._run(plan))
-        return bool(plan)
+        plan, before = self._schedule(), self._under_way
+        self._under_way = Step.begin(plan, self._launch, self._name) if plan else None
+        if before is not None:
+            self._postprocess(before)
+        if self._under_way is not None and not self._overlaps:
+            self._postprocess(self._under_way)
+            self._under_way = None
+        return bool(plan) or before is not None
 
     def _schedule(self) -> list[Slice[RequestT]]:
-        """Waits until there is something to do; empty means the end."""
+        """Waits until there is something to do; empty means that nothing is but to end a step, or the end of all."""
         while True:
             self._release()
             with self._lock:
                 plan = self._scheduler.schedule()
-                if plan or self._phase == "closed":
+                for part in plan:
+                    self._scheduler.begin(part)
+                if plan or self._phase == "closed" or self._under_way is not None:
                     return plan
                 if not self._departed:
                     self._work_came.wait()
 
-    def _run(self, plan: list[Slice[RequestT]]) -> list[Outcome[OutputT]]:
-        """A step that fails ends the sequences that were in it, and no other; but a lost device ends the loop."""
-        now = time.perf_counter()
-        for part in plan:
-            clock = part.sequence.clock
-            clock.steps += 1
-            if clock.started is None:
-                clock.started = now
-        try:
-            outcomes = self._runner.run(plan)
-            if len(outcomes) != len(plan):
-                raise InternalError(f"Expected {len(plan)} outcomes of a step; the runner gave {len(outcomes)}.")
-        except torch.AcceleratorError:
-            raise  # whatever it computes after that fails too
-        except Exception as error:
-            _log.exception("A step of the %s failed; its %d requests end.", self._name, len(plan))
-            return [Outcome(error=_as_family(error, self._name))] * len(plan)
-        return outcomes
-
-    def _postprocess(self, plan: list[Slice[RequestT]], outcomes: list[Outcome[OutputT]]) -> None:
+    def _postprocess(self, step: Step[RequestT, OutputT]) -> None:
+        outcomes = step.outcomes()
         now = time.perf_counter()
         mail: _Mail[OutputT] = {}
         with self._lock:
-            for part, outcome in zip(plan, outcomes, strict=True):
+            for part, outcome in zip(step.plan, outcomes, strict=True):
                 self._apply(part, outcome, now, mail)
         self._deliver(mail)
 
     def _apply(self, part: Slice[RequestT], outcome: Outcome[OutputT], now: float, mail: _Mail[OutputT]) -> None:
         sequence = part.sequence
+        self._scheduler.end(part, has_failed=outcome.error is not None)
         if sequence.phase == "ended":
             return
         reader = self._generations[sequence.number]
@@ -201,8 +202,6 @@ class Decoder(Generic[RequestT, OutputT]):
             sequence.emitted += len(outcome.values)
         if outcome.values and part.samples:
             sequence.clock.first_output = sequence.clock.first_output or now
-        if outcome.error is None:
-            self._scheduler.advance(part)
         end = None
         if outcome.finish_reason is not None or outcome.error is not None:
             end = End(outcome.finish_reason, outcome.error)
@@ -227,15 +226,17 @@ class Decoder(Generic[RequestT, OutputT]):
         self._scheduler.remove(sequence)
         sequence.clock.ended = time.perf_counter()
         del self._generations[sequence.number]
-        self._departed.append(sequence.request)
+        self._departed.append(sequence)
         if not self._generations:
             self._work_ended.notify_all()
 
-    def _release(self) -> None:
+    def _release(self, *, is_over: bool = False) -> None:
+        """The requests of those that have ended, once no step is under way with rows of them."""
         with self._lock:
-            departed, self._departed = self._departed, []
-        for request in departed:
-            self._runner.release(request)
+            departed = [sequence for sequence in self._departed if is_over or not sequence.steps_under_way]
+            self._departed = [sequence for sequence in self._departed if sequence not in departed]
+        for sequence in departed:
+            self._runner.release(sequence.request)
 
     def _deliver(self, mail: _Mail[OutputT]) -> None:
         for loop, letters in mail.items():
@@ -268,13 +269,12 @@ def _hand_over(letters: Iterable[tuple[Generation[OutputT], tuple[OutputT, ...],
         generation.receive(values, end)
 
 
-def _as_family(error: Exception, name: str) -> AntiphonError:
-    if isinstance(error, AntiphonError):
-        return error
-    wrapped = InternalError(f"A step of the {name} failed: {_sentence(error)}")
-    wrapped.__cause__ = error
-    return wrapped
+def _launched_by(runner: Runner[RequestT, OutputT]) -> Launch[RequestT, OutputT]:
+    if not isinstance(runner, LaunchingRunner):
+        raise ValueError(f"Expected a runner that launches steps, so that they can overlap; {runner!r} does not.")
+    return runner.launch
 
 
-def _sentence(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _run(runner: Runner[RequestT, OutputT], plan: list[Slice[RequestT]]) -> Callable[[], list[Outcome[OutputT]]]:
+    outcomes = runner.run(plan)
+    return lambda: outcomes

@@ -46,11 +46,11 @@ class PrefixCache:
         sequence.computed_rows = rows
         sequence.published_pages = len(sequence.pages)
 
-    def publish(self, sequence: Sequence[RequestT]) -> None:
-        """Its full pages whose content is known can be found from now on."""
+    def publish(self, sequence: Sequence[RequestT], computed_rows: int) -> None:
+        """Its full pages whose content is known can be found from now on, as far as they have been computed."""
         if sequence.page_keys is None:
             return
-        full = min(sequence.computed_rows // self._pool.page_size, len(sequence.pages))
+        full = min(computed_rows // self._pool.page_size, len(sequence.pages))
         while sequence.published_pages < full:
             key = sequence.page_keys.key(sequence.published_pages)
             if key is None:

@@ -1,7 +1,8 @@
 """The model's side of the decoder's loop: what it is given to compute, and what it gives back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Generic, Protocol, runtime_checkable
 
 from antiphon.engine.generation import OutputT
 from antiphon.engine.sequence import FinishReason, RequestT, Slice
@@ -33,4 +34,14 @@ class Runner(Protocol[RequestT, OutputT]):
 
     def release(self, request: RequestT) -> None:
         """The request has ended, for whatever reason: called exactly once, and no slice of it follows."""
+        ...
+
+
+@runtime_checkable
+class LaunchingRunner(Runner[RequestT, OutputT], Protocol):
+    """One whose device computes while the host goes on."""
+
+    def launch(self, slices: list[Slice[RequestT]]) -> Callable[[], list[Outcome[OutputT]]]:
+        """As `run`, but waits only once the result is called, after further launches maybe: a slice may begin with what
+        the one before it has not given yet. A sequence that has ended by then gets empty outcomes."""
         ...

@@ -94,11 +94,22 @@ class Scheduler(Generic[RequestT]):
             plan = self._plan()
         return list(plan.slices.values())
 
-    def advance(self, done: Slice[RequestT]) -> None:
-        """Counts the rows of a slice that has run, and the row that its output adds."""
-        done.sequence.computed_rows = done.first_row + done.row_count
-        done.sequence.sampled_rows += done.samples
-        self.cache.publish(done.sequence)
+    def begin(self, part: Slice[RequestT]) -> None:
+        """Counts the rows of a slice whose step begins, and the row that its output adds, for the next step."""
+        part.sequence.computed_rows = part.first_row + part.row_count
+        part.sequence.sampled_rows += part.samples
+        part.sequence.steps_under_way += 1
+
+    def end(self, part: Slice[RequestT], *, has_failed: bool = False) -> None:
+        """The step is over; what it computed can be found by others, unless it failed, which ends the sequence."""
+        part.sequence.steps_under_way -= 1
+        if not has_failed:
+            self.cache.publish(part.sequence, part.first_row + part.row_count)
+
+    def advance(self, part: Slice[RequestT]) -> None:
+        """Both, for a step that is over as soon as it has begun."""
+        self.begin(part)
+        self.end(part)
 
     def remove(self, sequence: Sequence[RequestT]) -> None:
         """Ends a sequence, wherever it is; its pages are free at once."""
@@ -148,8 +159,10 @@ class Scheduler(Generic[RequestT]):
         """Those that can go on to an output come first; others may compute ahead with what is left."""
         if not self.waiting or len(self.running) >= self.limits.max_running or plan.budget < 1:
             return []
-        ready = [s for s in self.waiting if s.can_sample]
-        return ready + [s for s in self.waiting if not s.can_sample and s.pending_rows > 0]
+        # One that lost its pages during a step is computed again from what that step gives.
+        whole = [s for s in self.waiting if not s.steps_under_way]
+        ready = [s for s in whole if s.can_sample]
+        return ready + [s for s in whole if not s.can_sample and s.pending_rows > 0]
 
     def _serve(self, plan: _Plan[RequestT], sequences: Iterable[Sequence[RequestT]]) -> None:
         """Of those that wait, none after the first that does not fit."""
@@ -229,7 +242,7 @@ class Scheduler(Generic[RequestT]):
     def _take_from_an_idle_one(self) -> bool:
         """Nobody can move: if that is for want of what an idle sequence holds, the newest idle one gives it up."""
         stuck = any(s.can_sample for s in self.waiting) or any(s.pending_rows > 0 for s in self.running)
-        idle = [s for s in self.running if s.pending_rows == 0]
+        idle = [s for s in self.running if s.pending_rows == 0 and not s.steps_under_way]
         if stuck and idle:
             self._preempt(idle[-1])
         return stuck and bool(idle)

@@ -81,6 +81,8 @@ class Sequence(Generic[RequestT]):
     # Of its pages, those at the beginning that others can find; and, while it waits, those that it would find.
     published_pages: int = 0
     reusable_pages: int = 0
+    # Steps with rows of it that have begun and not ended.
+    steps_under_way: int = 0
     # Outputs given by the engine, and taken by the reader: each is written by one thread only.
     emitted: int = 0
     taken: int = 0
@@ -91,16 +93,15 @@ class Sequence(Generic[RequestT]):
 
     @property
     def is_full(self) -> bool:
-        """Its reader is behind: it pauses."""
-        return self.emitted - self.taken >= self.max_untaken
+        """Its reader is behind, or will be once what is under way has ended: it pauses."""
+        return self.emitted + self.steps_under_way - self.taken >= self.max_untaken
 
     @property
     def pending_rows(self) -> int:
-        """Rows that could be computed now."""
-        if self.emitted - self.taken >= self.max_untaken:
+        """Rows that could be computed now. What follows the longest end never is."""
+        if self.emitted + self.steps_under_way - self.taken >= self.max_untaken:
             return 0
-        total = self.prompt_rows + self.sampled_rows
-        return (total if self.available_rows >= total else self.available_rows) - self.computed_rows
+        return min(self.prompt_rows + self.sampled_rows, self.max_rows, self.available_rows) - self.computed_rows
 
     @property
     def can_sample(self) -> bool:
