@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from recipes.nano.thinker.augmentation import Augmentation
-from recipes.nano.training.ctc import ctc_loss
 from recipes.nano.thinker.losses import Transcriber
 from recipes.nano.thinker.media import Sounds
 from recipes.nano.thinker.reading import Heard
+from recipes.nano.training.ctc import ctc_loss
 from tests.recipes.thinker_conversations import CPU
 
 SYMBOLS, BLANK = 7, 6

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recipes.nano.training.ctc import ctc_loss
 from recipes.nano.thinker.examples import Batch
 from recipes.nano.thinker.media import Sounds
 from recipes.nano.thinker.reading import Heard, autocast
+from recipes.nano.training.ctc import ctc_loss
 
 _IGNORED = -100
 
