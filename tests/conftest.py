@@ -1,5 +1,6 @@
 """Fixtures that every test may use: checkpoints and the reference that they are compared with."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,16 @@ if TYPE_CHECKING:
     from tests.reference.transformers_reference import TransformersReference
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Without a GPU its kernels are interpreted. transformers imports Triton, which wants to know before."""
+    try:
+        import torch
+    except ImportError:
+        return
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

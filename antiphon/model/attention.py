@@ -13,6 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from antiphon.model.config import DecoderConfig
+from antiphon.model.kernels.arguments import CachePlace, PackedRows, PagedRequests
+from antiphon.model.kernels.choice import Kernels, kernels_for
+from antiphon.model.kernels.page_tables import page_tables
+
+__all__ = ["PackedBatch", "PackedRows", "PagedKeyValues", "StepAttention"]
 
 # Decode rows share one padded gather unless the longest context exceeds the shortest by this factor, or the keys are
 # more than so many bytes: while they fit its cache a CPU attends to them several times as fast; elsewhere this bounds
@@ -21,26 +26,22 @@ PADDING_FACTOR = 4
 _BYTES_AT_ONCE_CPU, _BYTES_AT_ONCE = 2 << 20, 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class PackedRows:
-    """One request's share of a step: rows [first_row, first_row + row_count) of its sequence, and its pages so far."""
-
-    first_row: int
-    row_count: int
-    pages: Sequence[int]
-
-    @property
-    def stop_row(self) -> int:
-        return self.first_row + self.row_count
-
-
 class PagedKeyValues:
     """Keys and values of all layers. A request's row r lies in slot pages[r // size] * size + r % size. One thread at a
     time: what is read lies in a buffer that every read uses again."""
 
     def __init__(
-        self, config: DecoderConfig, page_count: int, page_size: int, *, dtype: torch.dtype, device: torch.device | str
+        self,
+        config: DecoderConfig,
+        page_count: int,
+        page_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        kernels: Kernels | None = None,
     ) -> None:
+        """kernels: those of the decoder that uses it; unset, those of the device."""
+        self.kernels = kernels or kernels_for(device)
         shape = (config.layers, (page_count + 1) * page_size, config.kv_heads, config.head_width)
         self.page_size = page_size
         # Of a page beyond those that are counted: rows that only fill up a step of fixed shape are kept there.
@@ -52,6 +53,10 @@ class PagedKeyValues:
         self.slots_at_once = bytes_at_once // (config.kv_heads * config.head_width * dtype.itemsize)
         # (keys and values, slots, kv heads, head width). New memory for every read costs more than the copy on a CPU.
         self._gathered = self.keys.new_empty(2, 0, *shape[2:])
+
+    def place(self, layer: int, slots: Tensor) -> CachePlace:
+        """Where a layer keeps rows in these slots, (rows)."""
+        return CachePlace(self.keys.select(0, layer), self.values.select(0, layer), slots)
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         self.keys.select(0, layer).index_copy_(0, slots, keys)
@@ -71,9 +76,20 @@ class PagedKeyValues:
 class StepAttention(Protocol):
     """Who attends to what in one step."""
 
+    @property
+    def slots(self) -> Tensor:
+        """Where each new row is kept, (rows)."""
+        ...
+
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, keys_values: PagedKeyValues) -> Tensor:
         """Keeps keys and values (rows, kv heads, head width); queries (rows, heads, head width) -> (rows, heads *
         width)."""
+        ...
+
+    def attend_kept(
+        self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, keys_values: PagedKeyValues
+    ) -> Tensor:
+        """The same where keys and values are in their slots already."""
         ...
 
 
@@ -106,31 +122,50 @@ class PackedBatch:
     """The plan of attention for one step."""
 
     def __init__(
-        self, slots: Tensor, last_places: list[int], prefills: list[_Prefill], decodes: list[_Decodes]
+        self,
+        slots: Tensor,
+        last_places: list[int],
+        prefills: list[_Prefill],
+        decodes: list[_Decodes],
+        paged: Sequence[PagedRequests] = (),
     ) -> None:
+        """paged: all of the step where kernels attend to pages; prefills and decodes where contexts are gathered."""
         # Where each new row is kept, (rows).
         self.slots = slots
         # The place of each request's last row in the packed step, in the order of the requests.
         self.last_places = last_places
-        self._prefills, self._decodes = prefills, decodes
+        self._prefills, self._decodes, self._paged = prefills, decodes, paged
 
     @classmethod
     def build(cls, rows: Sequence[PackedRows], keys_values: PagedKeyValues) -> "PackedBatch":
         """rows: the requests of the step, in the order in which their rows are packed."""
         page_size, like = keys_values.page_size, keys_values.keys
         placed = list(zip(rows, _starts(rows), strict=True))
+        last_places = [start + each.row_count - 1 for each, start in placed]
+        if keys_values.kernels.attention is not None:
+            tables = page_tables(rows, page_size, like.device)
+            return cls(tables.slots, last_places, [], [], tables.requests)
         slots = [slot for each in rows for slot in _new_slots(each, page_size)]
         prefills = [_prefill(each, start, page_size, like) for each, start in placed if each.row_count > 1]
         single = [(each, start) for each, start in placed if each.row_count == 1]
         groups = _groups(single, keys_values.slots_at_once) if single else []
         decodes = [_decodes(group, len(slots), page_size, like) for group in groups]
-        last_places = [start + each.row_count - 1 for each, start in placed]
         return cls(torch.tensor(slots, device=like.device), last_places, prefills, decodes)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, keys_values: PagedKeyValues) -> Tensor:
         """queries (rows, heads, head width), keys and values (rows, kv heads, head width) -> (rows, heads * width)."""
         keys_values.write(layer, self.slots, keys, values)
-        attended = torch.empty_like(queries).flatten(1)
+        return self.attend_kept(queries, keys, values, layer, keys_values)
+
+    def attend_kept(
+        self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, keys_values: PagedKeyValues
+    ) -> Tensor:
+        """The same where keys and values are in their slots already."""
+        attended = queries.new_empty(queries.shape).flatten(1)
+        if keys_values.kernels.attention is not None:
+            place = keys_values.place(layer, self.slots)
+            for requests in self._paged:
+                keys_values.kernels.attention(queries, place.keys, place.values, requests, attended)
         for prefill in self._prefills:
             new = slice(prefill.start, prefill.stop)
             context = (keys[new], values[new]) if prefill.context is None else keys_values.read(layer, prefill.context)

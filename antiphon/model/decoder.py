@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from antiphon.errors import CheckpointError
 from antiphon.model.attention import PagedKeyValues, StepAttention
 from antiphon.model.config import DecoderConfig
-from antiphon.model.experts import Experts, ExpertsFactory, MixtureOfExperts
-from antiphon.model.layers import RMSNorm, normalise
+from antiphon.model.experts import ExpertsFactory, MixtureOfExperts
+from antiphon.model.kernels.arguments import CachePlace
+from antiphon.model.kernels.choice import PLAIN, Experts, Kernels, kernels_for
+from antiphon.model.layers import RMSNorm
 from antiphon.model.rotary import Rotary, Rotation
 from antiphon.model.weights import Checkpoint
 
@@ -22,23 +24,23 @@ AfterLayer = Callable[[int, Tensor], Tensor]
 class SelfAttention(nn.Module):
     """Rows to turned queries, keys and values, and attended rows back; who attends to what is the caller's part."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, kernels: Kernels = PLAIN) -> None:
         super().__init__()
+        self._kernels = kernels
         heads = config.heads + 2 * config.kv_heads
         self.qkv_proj = nn.Linear(config.width, heads * config.head_width, bias=False)
         # The scale of q_norm repeated for each query head, then that of k_norm for each key head.
         self.qk_norm = nn.Parameter(torch.ones(config.heads + config.kv_heads, config.head_width))
         self.o_proj = nn.Linear(config.heads * config.head_width, config.width, bias=False)
-        self._split, self._heads = [heads - config.kv_heads, config.kv_heads], [config.heads, config.kv_heads]
-        self._shape, self._eps = (config.head_width,), config.rms_eps
+        self._head_width, self._eps = config.head_width, config.rms_eps
 
-    def project(self, rows: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """rows (..., width) -> queries, keys, values (..., heads, head width)."""
-        heads = F.linear(rows, self.qkv_proj.weight).view(*rows.shape[:-1], -1, *self._shape)
-        queries_keys, values = torch.split(heads, self._split, -2)
-        turned = rotation.turn(normalise(queries_keys, self._shape, self._eps) * self.qk_norm)
-        queries, keys = torch.split(turned, self._heads, -2)
-        return queries, keys, values
+    def project(
+        self, rows: Tensor, rotation: Rotation, place: CachePlace | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """rows (..., width) -> queries, keys, values (..., heads, head width). With a place, keys and values are kept
+        there too."""
+        heads = F.linear(rows, self.qkv_proj.weight).view(*rows.shape[:-1], -1, self._head_width)
+        return self._kernels.turn_heads(heads, self.qk_norm, self._eps, rotation, place)
 
     def merge(self, attended: Tensor) -> Tensor:
         """attended (..., heads * head width) -> (..., width)"""
@@ -46,27 +48,38 @@ class SelfAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, config: DecoderConfig, mlp: nn.Module) -> None:
+    def __init__(self, config: DecoderConfig, mlp: nn.Module, kernels: Kernels = PLAIN) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.width, config.rms_eps)
-        self.self_attn = SelfAttention(config)
-        self.post_attention_layernorm = RMSNorm(config.width, config.rms_eps)
+        self.input_layernorm = RMSNorm(config.width, config.rms_eps, kernels)
+        self.self_attn = SelfAttention(config, kernels)
+        self.post_attention_layernorm = RMSNorm(config.width, config.rms_eps, kernels)
         self.mlp = mlp
 
-    def forward(self, rows: Tensor, rotation: Rotation, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        heads = self.self_attn.project(self.input_layernorm(rows), rotation)
-        rows = rows + self.self_attn.merge(attend(*heads))
-        out: Tensor = rows + self.mlp(self.post_attention_layernorm(rows))
+    def forward(
+        self,
+        rows: Tensor,
+        rotation: Rotation,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        place: CachePlace | None = None,
+    ) -> Tensor:
+        """attend: queries, keys, values to attended rows. With a place, keys and values are kept there before."""
+        heads = self.self_attn.project(self.input_layernorm(rows), rotation, place)
+        rows, normalised = self.post_attention_layernorm.after_adding(rows, self.self_attn.merge(attend(*heads)))
+        out: Tensor = rows + self.mlp(normalised)
         return out
 
 
 class Decoder(nn.Module):
     """`layers` and `norm` as they lie under "thinker.model." and "talker.model."."""
 
-    def __init__(self, config: DecoderConfig, experts: Sequence[Experts], rotary: Rotary) -> None:
+    def __init__(
+        self, config: DecoderConfig, experts: Sequence[Experts], rotary: Rotary, kernels: Kernels = PLAIN
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(config, MixtureOfExperts(config, each)) for each in experts)
-        self.norm = RMSNorm(config.width, config.rms_eps)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, MixtureOfExperts(config, each, kernels), kernels) for each in experts
+        )
+        self.norm = RMSNorm(config.width, config.rms_eps, kernels)
         self._rotary = rotary
 
     @classmethod
@@ -79,12 +92,14 @@ class Decoder(nn.Module):
         *,
         dtype: torch.dtype,
         device: torch.device | str,
+        kernels: Kernels | None = None,
     ) -> "Decoder":
-        """Reads the trunk under `prefix`; its experts come from `experts`, so none is read here."""
+        """Reads the trunk under `prefix`; its experts come from `experts`, so none is read here. kernels: unset, those
+        of the device."""
         require_depth(checkpoint, prefix, config)
         parts = [experts(layer) for layer in range(config.layers)], Rotary(config, device)
         with torch.device("meta"):
-            decoder = cls(config, *parts)
+            decoder = cls(config, *parts, kernels or kernels_for(device))
         norms = head_norms(checkpoint, prefix, config, dtype=dtype, device=device)
         checkpoint.fill(decoder, prefix, dtype=dtype, device=device, given=norms)
         return decoder
@@ -100,7 +115,8 @@ class Decoder(nn.Module):
         """rows (rows, width), positions float32 (3, rows) -> (rows, width), normalised."""
         rotation = self._rotary(positions, rows.dtype)
         for index, layer in enumerate(self.layers):
-            rows = layer(rows, rotation, partial(batch.attend, layer=index, keys_values=keys_values))
+            attend = partial(batch.attend_kept, layer=index, keys_values=keys_values)
+            rows = layer(rows, rotation, attend, keys_values.place(index, batch.slots))
             if after_layer is not None:
                 rows = after_layer(index, rows)
         normalised: Tensor = self.norm(rows)

@@ -4,40 +4,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from antiphon.model.kernels.choice import PLAIN, Kernels
+
 
 class RMSNorm(nn.Module):
-    """Normalises in float32, casts back, then scales: the order of the reference, which bfloat16 can tell apart."""
-
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, kernels: Kernels = PLAIN) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self._shape, self._eps = (width,), eps
+        self._eps, self._kernels = eps, kernels
 
     def forward(self, rows: Tensor) -> Tensor:
-        return normalise(rows, self._shape, self._eps) * self.weight
+        return self._kernels.normalise(rows, self.weight, self._eps)
 
-
-def normalise(rows: Tensor, shape: tuple[int, ...], eps: float) -> Tensor:
-    """RMS normalisation without a scale, in float32, returned in the type that came."""
-    return F.rms_norm(rows.float(), shape, None, eps).to(rows.dtype)
+    def after_adding(self, rows: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of both, and the same normalised."""
+        return self._kernels.add_normalise(rows, added, self.weight, self._eps)
 
 
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)); gate and up are one matrix, the gate's rows first."""
 
-    def __init__(self, width: int, hidden_width: int) -> None:
+    def __init__(self, width: int, hidden_width: int, kernels: Kernels = PLAIN) -> None:
         super().__init__()
+        self._kernels = kernels
         self.gate_up_proj = nn.Linear(width, 2 * hidden_width, bias=False)
         self.down_proj = nn.Linear(hidden_width, width, bias=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return F.linear(gated(F.linear(rows, self.gate_up_proj.weight)), self.down_proj.weight)
-
-
-def gated(gate_up: Tensor) -> Tensor:
-    """silu(first half) * second half, over the last dimension."""
-    gate, up = gate_up.chunk(2, -1)
-    return F.silu(gate) * up
+        return F.linear(self._kernels.gated(F.linear(rows, self.gate_up_proj.weight)), self.down_proj.weight)
 
 
 class Projection(nn.Module):

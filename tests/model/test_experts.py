@@ -9,7 +9,9 @@ from torch import Tensor
 
 from antiphon.errors import CheckpointError
 from antiphon.model.config import DecoderConfig, OmniConfig
-from antiphon.model.experts import Experts, LocalExperts, MixtureOfExperts, local_experts
+from antiphon.model.experts import MixtureOfExperts, local_experts
+from antiphon.model.kernels.choice import Experts
+from antiphon.model.kernels.plain_experts import LocalExperts
 from antiphon.model.thinker import PREFIX as THINKER
 from antiphon.model.weights import Checkpoint, load_experts
 
