@@ -41,6 +41,8 @@ class Submission(Generic[RequestT]):
     max_untaken: int = 64
     # What its pages hold; without it they are shared with nobody.
     page_keys: PageKeys | None = None
+    # For which a listener plays one output; zero where nobody listens.
+    output_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Decoder(Generic[RequestT, OutputT]):
             submission.max_untaken,
             Clock(time.perf_counter()),
             submission.page_keys,
+            submission.output_seconds,
         )
         generation: Generation[OutputT] = Generation(_SequenceLine(sequence, self._wake, self._cancel), loop)
         with self._lock:
@@ -175,6 +178,7 @@ class Decoder(Generic[RequestT, OutputT]):
         while True:
             self._release()
             with self._lock:
+                self._look_at_listeners()
                 plan = self._scheduler.schedule()
                 for part in plan:
                     self._scheduler.begin(part)
@@ -182,6 +186,13 @@ class Decoder(Generic[RequestT, OutputT]):
                     return plan
                 if not self._departed:
                     self._work_came.wait()
+
+    def _look_at_listeners(self) -> None:
+        """Under the lock."""
+        now = time.perf_counter()
+        for sequence in self._scheduler.running:
+            if sequence.output_seconds:
+                sequence.lead_seconds = sequence.plays_until - now
 
     def _postprocess(self, step: Step[RequestT, OutputT]) -> None:
         outcomes = step.outcomes()
@@ -200,6 +211,7 @@ class Decoder(Generic[RequestT, OutputT]):
         reader = self._generations[sequence.number]
         if outcome.values:
             sequence.emitted += len(outcome.values)
+            sequence.play(len(outcome.values), now)
         if outcome.values and part.samples:
             sequence.clock.first_output = sequence.clock.first_output or now
         end = None

@@ -4,7 +4,8 @@ Decodes first, then prefill chunks, oldest first, under one budget of rows a ste
 goes to the shortest first. Pages that others filled with the same are taken over, not computed (`prefix_cache`). Pages
 are taken on demand; when none is left the newest sequence gives its pages back and is computed again later, once there
 is room for it and for those beside it to grow. A sequence that lacks input, or whose reader is behind, is passed over;
-what it holds is taken from it only when nobody else can move.
+what it holds is taken from it only when nobody else can move. While a listener is about to hear silence, those whose
+listeners have plenty sit out: a step takes the longer the more take part.
 """
 
 from bisect import insort
@@ -19,6 +20,9 @@ from antiphon.errors import AtCapacity, ContextTooLong
 
 # One in so many rows of prompts goes to the shortest first, not to the oldest.
 _SHORTEST_FIRST: Final = 4
+# A listener with less sound than this is about to hear silence; one with more than that has plenty.
+_URGENT_SECONDS: Final = 0.25
+_PLENTY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ class Scheduler(Generic[RequestT]):
                 decodes.append(sequence)
             elif pending > 1:
                 prefills.append(sequence)
-        for sequence in decodes:
+        for sequence in _without_plenty(decodes):
             self._extend(plan, sequence)
         self._prefill(plan, prefills)
         return plan
@@ -246,6 +250,13 @@ class Scheduler(Generic[RequestT]):
         if stuck and idle:
             self._preempt(idle[-1])
         return stuck and bool(idle)
+
+
+def _without_plenty(decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT]]:
+    """Of text, nobody has plenty."""
+    if min((sequence.lead_seconds for sequence in decodes), default=_URGENT_SECONDS) >= _URGENT_SECONDS:
+        return decodes
+    return [sequence for sequence in decodes if sequence.lead_seconds < _PLENTY_SECONDS]
 
 
 def _number(sequence: Sequence[RequestT]) -> int:

@@ -66,8 +66,10 @@ class Sequence(Generic[RequestT]):
     clock: Clock = field(default_factory=lambda: Clock(0.0))
     # What its pages hold; without it they are shared with nobody.
     page_keys: PageKeys | None = None
+    # For which its listener plays one output; zero where nobody listens.
+    output_seconds: float = 0.0
 
-    # The order of arrival; like all below it but the last two, the scheduler's to set.
+    # The order of arrival; like all below it but the last four, the scheduler's to set.
     number: int = -1
     phase: Phase = "waiting"
     pages: list[int] = field(default_factory=list)
@@ -86,6 +88,13 @@ class Sequence(Generic[RequestT]):
     # Outputs given by the engine, and taken by the reader: each is written by one thread only.
     emitted: int = 0
     taken: int = 0
+    # When its listener has played all outputs, and how far away that was when the step was planned.
+    plays_until: float = 0.0
+    lead_seconds: float = 0.0
+
+    def play(self, outputs: int, now: float) -> None:
+        """What comes late is played when it comes, and all that follows later by as much."""
+        self.plays_until = max(self.plays_until, now) + outputs * self.output_seconds
 
     @property
     def total_rows(self) -> int:
