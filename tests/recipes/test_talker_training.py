@@ -150,9 +150,12 @@ def test_it_reads_its_own_draws(
     batch, only = speech.rows(torch.arange(5), frame_limit=20), UserPrompts(prompts[:1], CPU)
     told: list[Tensor | None] = []
     unreliable = History.unreliable
-    monkeypatch.setattr(
-        History, "unreliable", lambda history, batch, own: told.append(own) or unreliable(history, batch, own)
-    )
+
+    def noted(history: History, batch: Batch, own: Tensor | None) -> Tensor:
+        told.append(own)
+        return unreliable(history, batch, own)
+
+    monkeypatch.setattr(History, "unreliable", noted)
     losses.training(batch, only)
     with torch.no_grad():
         likeliest = losses.answers(only.draw(5), batch, batch.codes).logits[:, :-1, :256].argmax(dim=-1)
@@ -213,7 +216,7 @@ def test_a_step_neither_waits_for_a_value_nor_brings_one(
     lesson = Lesson(losses, speech, speech.pools[0], UserPrompts(prompts, UNSEEN), 1.0, how)
     with sealed():
         loss = lesson.loss()
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in model.talker.parameters())
 
 

@@ -34,7 +34,7 @@ class _NothingMade(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _NothingRead(TorchDispatchMode):
+class _NothingRead(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
@@ -50,5 +50,5 @@ class _NothingRead(TorchDispatchMode):
 
 @contextmanager
 def sealed() -> Iterator[None]:
-    with _NothingMade(), _NothingRead():
+    with _NothingMade(), _NothingRead():  # type: ignore[no-untyped-call]
         yield

@@ -24,6 +24,11 @@ class Legend:
     kind_of: Callable[[str], AnswerKind]
     voices: Sequence[str]
 
+    def voice(self, name: str) -> int:
+        if name not in self.voices:
+            raise RecipeError(f"Expected speech of the voices {', '.join(self.voices)}; found one of {name}.")
+        return self.voices.index(name)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -69,7 +74,7 @@ class Corpus:
     def __init__(
         self, utterances: Sequence[Coded], legend: Legend, settings: TalkerSettings, device: torch.device
     ) -> None:
-        """Leaves out what is too long. Raises RecipeError where nothing is left."""
+        """Leaves out what is too long. Raises RecipeError where nothing is left, or a voice is not in the legend."""
         self.device = device
         lines = list(_fitting(utterances, legend, settings))
         if not lines:
@@ -100,7 +105,7 @@ def _fitting(utterances: Iterable[Coded], legend: Legend, settings: TalkerSettin
     for one in utterances:
         tokens = legend.tokenize(one.text)
         if 0 < len(one.codes) <= max(settings.frame_limits) and len(tokens) <= settings.most_text_tokens:
-            yield _Line(tokens, legend.kind_of(one.text), legend.voices.index(one.voice), one.codes)
+            yield _Line(tokens, legend.kind_of(one.text), legend.voice(one.voice), one.codes)
 
 
 def _pools(lines: Sequence[_Line], settings: TalkerSettings, device: torch.device) -> list[Pool]:
