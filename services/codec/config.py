@@ -24,7 +24,7 @@ class CodecSettings(BaseSettings):
     # Frames wait for others of their speech while its listener has more sound than this; it must cover a long push.
     lead_seconds: float = Field(0.5, ge=0.1)
     # Frames of all speeches decoded in one go. Unset: 16 on a CPU, where more gain nothing and hold up who is in a
-    # hurry; 512 elsewhere.
+    # hurry; 64 elsewhere, since a frame's activations take some 10 MB at the real size.
     frames_per_batch: int | None = Field(None, gt=0)
     # Frames in one message, and frames of one speech that may wait for the decoder.
     frames_per_message: int = Field(512, gt=0)

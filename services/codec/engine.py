@@ -27,7 +27,7 @@ from services.codec.config import CodecSettings
 from services.codec.pace import Group, Pace
 
 _FRAMES_PER_BATCH_CPU: Final = 16
-_FRAMES_PER_BATCH: Final = 512
+_FRAMES_PER_BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
