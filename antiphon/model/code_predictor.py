@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from antiphon.errors import CheckpointError
 from antiphon.model.config import DecoderConfig, TalkerConfig
 from antiphon.model.decoder import DecoderLayer, head_norms, require_depth
+from antiphon.model.kernels.choice import Kernels, kernels_for
 from antiphon.model.layers import RMSNorm, SwiGLU
 from antiphon.model.rotary import Rotary, Rotation
 from antiphon.model.weights import Checkpoint
@@ -26,12 +27,13 @@ ChooseCode = Callable[[Tensor, int], Tensor]
 class _Trunk(nn.Module):
     """`layers` and `norm` as they lie under "talker.code_predictor.model."."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, kernels: Kernels) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            DecoderLayer(config, SwiGLU(config.width, config.feed_forward)) for _ in range(config.layers)
+            DecoderLayer(config, SwiGLU(config.width, config.feed_forward, kernels), kernels)
+            for _ in range(config.layers)
         )
-        self.norm = RMSNorm(config.width, config.rms_eps)
+        self.norm = RMSNorm(config.width, config.rms_eps, kernels)
 
 
 class CodePredictor:
@@ -58,13 +60,15 @@ class CodePredictor:
         *,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        kernels: Kernels | None = None,
     ) -> "CodePredictor":
-        """first_embedding: the Talker's codec_embedding, which code 0 of a frame shares."""
+        """first_embedding: the Talker's codec_embedding, which code 0 of a frame shares. kernels: unset, those of the
+        device."""
         config = talker.code_predictor
         _require_fit(talker)
         require_depth(checkpoint, f"{PREFIX}model.", config)
         with torch.device("meta"):
-            trunk = _Trunk(config)
+            trunk = _Trunk(config, kernels or kernels_for(device))
         norms = head_norms(checkpoint, f"{PREFIX}model.", config, dtype=dtype, device=device)
         checkpoint.fill(trunk, f"{PREFIX}model.", dtype=dtype, device=device, given=norms)
         read = partial(checkpoint.tensor, shape=(config.vocabulary, config.width), dtype=dtype, device=device)

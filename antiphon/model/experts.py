@@ -39,9 +39,20 @@ def local_experts(
                 f"config.json asks for {config.experts} of width {config.expert_width} over {config.width}. "
                 "The weights and the configuration are of different models."
             )
-        return chosen.experts(gate_up, down)
+        experts = chosen.experts(gate_up, down)
+        if layer == 0:
+            _warm_up(experts, chosen, config, gate_up)
+        return experts
 
     return load
+
+
+@torch.inference_mode()
+def _warm_up(experts: Experts, kernels: Kernels, config: DecoderConfig, like: Tensor) -> None:
+    for pairs in kernels.warm_up_pairs_per_expert:
+        rows = max(1, pairs * config.experts // config.experts_per_token)
+        slots = like.new_zeros(rows, config.experts_per_token)
+        experts(like.new_zeros(rows, config.width), slots.to(torch.int64), slots)
 
 
 class MixtureOfExperts(nn.Module):

@@ -49,6 +49,8 @@ class Kernels:
     turn_heads: Callable[[Tensor, Tensor, float, Rotation, CachePlace | None], tuple[Tensor, Tensor, Tensor]]
     choose_experts: Callable[[Tensor, int, bool], tuple[Tensor, Tensor]]
     experts: Callable[[Tensor, Tensor], Experts]
+    # How many (row, expert) pairs for each expert to begin with, because the first of such a size is slow; 0: one row.
+    warm_up_pairs_per_expert: tuple[int, ...]
     # None where contexts are gathered (antiphon.model.gathered_attention).
     attention: PagedAttention | None
 
@@ -60,6 +62,7 @@ PLAIN = Kernels(
     turn_heads=plain.turn_heads,
     choose_experts=plain.choose_experts,
     experts=LocalExperts,
+    warm_up_pairs_per_expert=(),
     attention=None,
 )
 

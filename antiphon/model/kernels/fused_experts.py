@@ -19,6 +19,8 @@ from antiphon.model.kernels.many_experts import down_of_experts, gate_up_of_expe
 # 128 experts, about 52 experts are read 64 times; beyond it, reading each once is worth the sorting.
 _FEW_PAIRS_PER_EXPERT = 0.5
 _SORTED_AT_ONCE = 1024
+# Pairs for each expert that between them need every kernel, after which nobody waits for a compiler.
+WARM_UP_PAIRS_PER_EXPERT = (0, 1, 16, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,7 @@ class FusedExperts:
         pairs = expert_ids.numel()
         order = torch.empty(pairs, dtype=torch.int32, device=expert_ids.device)
         starts = torch.empty(self._experts + 1, dtype=torch.int32, device=expert_ids.device)
-        block = min(_SORTED_AT_ONCE, power_of_two(pairs))
-        launch(sort_pairs, (self._experts,), expert_ids, order, starts, pairs, block=block)
+        launch(sort_pairs, (self._experts,), expert_ids, order, starts, pairs, block=_SORTED_AT_ONCE)
         return order, starts
 
 
