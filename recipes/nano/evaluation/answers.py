@@ -18,13 +18,16 @@ class ClassFigures:
     right_by_antiphon: int
     same: int
 
+    @property
+    def right_share(self) -> float:
+        """By transformers alone."""
+        return self.right_by_transformers / self.asked
+
 
 def class_figures(questions: Sequence[Question], by_transformers: Answers, by_antiphon: Answers) -> list[ClassFigures]:
-    """Sums come once more beside their classes: they are what a small model learns worst."""
     groups: dict[str, list[Question]] = {}
     for question in questions:
         groups.setdefault(question.of_class, []).append(question)
-    groups["sums of all classes"] = [question for question in questions if question.kind == "arithmetic"]
     return [_figures(name, of_class, by_transformers, by_antiphon) for name, of_class in groups.items()]
 
 

@@ -14,7 +14,7 @@ from recipes.nano.evaluation.by_antiphon import answers_of
 from recipes.nano.evaluation.by_transformers import Transformers
 from recipes.nano.evaluation.questions import Question, question
 from recipes.nano.evaluation.report import Report
-from recipes.nano.evaluation.sentences import lines_to_speak, questions_to_answer_aloud
+from recipes.nano.evaluation.sentences import held_out_sums, lines_to_speak, questions_to_answer_aloud
 from recipes.nano.evaluation.settings import EvaluationSettings
 from recipes.nano.evaluation.speech import Speech, SpokenQuestion
 from recipes.nano.evaluation.tables import answer_table, voice_table
@@ -33,6 +33,7 @@ CONSOLE = Console(stderr=True, highlight=False)
 def measure_run(recipe: Recipe, folder: WorkFolder) -> Report:
     """Raises RecipeError where a recording is missing."""
     asked = questions(_some_of_each_class(recipe), folder.questions)
+    asked += held_out_sums(recipe.evaluation.questions_per_class)
     return measure(folder.checkpoint, folder.codec, asked, recipe.evaluation)
 
 

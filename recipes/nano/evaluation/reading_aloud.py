@@ -65,13 +65,14 @@ class Voice:
                     raise outcome.error
                 if outcome.finish_reason is not None:
                     scheduler.remove(part.sequence)
+                    self._runner.release(part.sequence.request)
                 if outcome.finish_reason == "stop":
                     ended.append(part.sequence.request)
         return ended
 
     def _request(self, line: Line, most_frames: int) -> TalkerRequest:
         talker = self._config.require_talker()
-        asked = self._prompts.build(Conversation((Message("user", (Text(f"say {line.text}"),)),)))
+        asked = self._prompts.build(Conversation((Message("user", (Text(asking_for(line.text)),)),)))
         ids, prompt = np.array(asked.talker.token_ids, np.int64), asked.talker
         text = self._tokenizer.encode_plain(line.text)
         sampling = speech_sampling(replace(self._sampling, seed=line.seed), None, None)
@@ -92,6 +93,11 @@ class Voice:
         groups = self._config.require_talker().code_groups
         codes = np.stack(request.frames) if request.frames else np.empty((0, groups), np.int16)
         return Speech(line, self._decoder.samples(codes), ended=ended)
+
+
+def asking_for(text: str) -> str:
+    """What a user types to have it said."""
+    return f"say {text.lower().removesuffix('.')}"
 
 
 def _runner(checkpoint: Path, config: OmniConfig) -> TalkerRunner:

@@ -36,6 +36,7 @@ class Recogniser:
 
     def __init__(self, folder: Path, expects: Expects = "nano's sentences") -> None:
         """Writes the language model and the dictionary that pocketsphinx reads into `folder`."""
+        self.expects = expects
         sentences = sentences_of_the_domain()
         words = {word for sentence in sentences for word in sentence}
         model, dictionary = folder / "answers.arpa", folder / "answers.dict"

@@ -9,7 +9,7 @@ from itertools import cycle
 from random import Random
 
 from recipes.nano.domain.language import dice, typed
-from recipes.nano.domain.questions import MAKERS, Question, held_out_phrase
+from recipes.nano.domain.questions import MAKERS, Question, arithmetic, held_out_phrase
 from recipes.nano.domain.sentences import QUESTIONS_TO_DRAW, answers_of_the_domain
 from recipes.nano.domain.splits import held_out_of_speech
 from recipes.nano.evaluation import questions
@@ -38,9 +38,20 @@ def questions_to_answer_aloud(count: int, seed: int = 0) -> list[SpokenQuestion]
     asked += [("everyday", exchange) for exchange in everyday]
     asked += [("phrase", exchange) for exchange in fresh_phrases(count - len(asked))]
     return [
-        SpokenQuestion(kind, _question(f"aloud-{number:03}", kind, exchange), voice, count * seed + number)
+        SpokenQuestion(kind, _question(f"aloud-{number:03}", "aloud", kind, exchange), voice, count * seed + number)
         for number, ((kind, exchange), voice) in enumerate(zip(asked, cycle(VOICES), strict=False))
     ]
+
+
+def held_out_sums(size: int) -> list[questions.Question]:
+    """Typed in words. Training sees them, too, unless its `kept_back` names arithmetic."""
+    roll, asked = dice("held-out sums"), dict[str, str]()
+    while len(asked) < size:
+        question = arithmetic(roll)
+        if question.held_out:
+            asked.setdefault(question.asked, question.answer)
+    each = enumerate(asked.items())
+    return [_question(f"sums-{number:04}", "sums", "arithmetic", exchange) for number, exchange in each]
 
 
 def domain_answers() -> list[str]:
@@ -90,6 +101,6 @@ def _in_turn(kind: Kind, exchanges: Iterable[Exchange]) -> list[tuple[Kind, str,
     return [(kind, answer, voice) for (_, answer), voice in zip(exchanges, cycle(VOICES), strict=False)]
 
 
-def _question(name: str, kind: Kind, exchange: Exchange) -> questions.Question:
+def _question(name: str, of_class: str, kind: str, exchange: Exchange) -> questions.Question:
     asked, answer = exchange
-    return questions.Question(name, "aloud", kind, None, (Turn((asked,), answer),))
+    return questions.Question(name, of_class, kind, None, (Turn((asked,), answer),))

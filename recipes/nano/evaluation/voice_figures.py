@@ -46,10 +46,18 @@ class VoiceFigures:
     understood: list[Understood]
     soundness: Soundness
 
+    @property
+    def sentences(self) -> int:
+        return sum(row.sentences for row in self._of_all_voices)
+
     def word_error_rate(self, measure: Expects) -> float:
         """Of all voices, each kind of sentences counting for its words."""
-        rows = [row for row in self.understood if row.voice == ALL_VOICES]
+        rows = self._of_all_voices
         return sum(row.word_error_rate[measure] * row.words for row in rows) / sum(row.words for row in rows)
+
+    @property
+    def _of_all_voices(self) -> list[Understood]:
+        return [row for row in self.understood if row.voice == ALL_VOICES]
 
 
 @dataclass(frozen=True)
