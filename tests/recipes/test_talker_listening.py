@@ -87,9 +87,7 @@ def test_neither_the_systems_words_nor_earlier_answers_are_heard(
         assert decode(prompt.ids) == "".join(f"<|im_start|>user\n{text}<|im_end|>\n" for text in texts)
 
 
-def test_every_turn_is_heard(
-    conversations: Sequence[Conversation], prompts: Sequence[UserPrompt], nano: Path
-) -> None:
+def test_every_turn_is_heard(conversations: Sequence[Conversation], prompts: Sequence[UserPrompt], nano: Path) -> None:
     start = SpecialTokens.from_folder(nano).im_start
     for conversation, prompt in zip(conversations, prompts, strict=True):
         assert int((prompt.ids == start).sum()) == len(conversation.turns)

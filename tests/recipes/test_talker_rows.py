@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.nano.domain.conversations import Conversation
@@ -144,13 +145,15 @@ def batch(spoken: Sequence[Spoken]) -> Batch:
     )
 
 
+def rows_of(model: Any, nano: Path) -> TalkerRows:
+    embedding = ThinkerParts.of(model.thinker).text_model.get_parameter("embed_tokens.weight")
+    return TalkerRows(TalkerParts.of(model.talker), embedding, opening(model, nano))
+
+
 @pytest.fixture(scope="module")
 def laid(model: Any, users: Users, batch: Batch, nano: Path) -> Laid:
-    embedding = ThinkerParts.of(model.thinker).text_model.get_parameter("embed_tokens.weight")
     with torch.no_grad():
-        return TalkerRows(TalkerParts.of(model.talker), embedding, opening(model, nano)).build(
-            users, batch, batch.codes
-        )
+        return rows_of(model, nano).build(users, batch, batch.codes)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +178,17 @@ def test_prompts_of_every_kind_were_spoken_to(spoken: Sequence[Spoken], users: U
 def test_rows_are_those_that_transformers_feeds_its_talker(spoken: Sequence[Spoken], laid: Laid) -> None:
     for row, one in enumerate(spoken):
         torch.testing.assert_close(laid.rows[row, : len(one.rows)], one.rows, atol=ROWS_TOLERANCE, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_text_ends_the_same_however_much_room_there_is_for_it(
+    model: Any, users: Users, batch: Batch, nano: Path
+) -> None:
+    history = batch.codes.repeat(1, 3, 1)
+    assert int(batch.text_lengths.max()) == batch.text.shape[1] < history.shape[1]
+    roomy = replace(batch, text=pad(batch.text, (0, 40)))
+    tight_rows, roomy_rows = (rows_of(model, nano).build(users, some, history).rows for some in (batch, roomy))
+    assert tight_rows.equal(roomy_rows)
 
 
 def test_positions_are_those_that_transformers_gives_them(spoken: Sequence[Spoken], laid: Laid) -> None:

@@ -87,7 +87,7 @@ class Lesson:
 
 
 def held_out_losses(losses: TalkerLosses, corpus: Corpus, users: UserPrompts) -> Mapping[str, float]:
-    """Mean over the utterances, after their true codes."""
+    """After true codes; the mean over batches, each as heavy as its utterances are many."""
     longest = corpus.pools[-1].frame_limit
     numbers = torch.arange(corpus.size, device=corpus.device)
     measured = [
