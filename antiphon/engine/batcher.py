@@ -163,6 +163,7 @@ class Batcher(Generic[JobT, ResultT]):
     def _popped(self) -> list[_Ticket[JobT, ResultT]]:
         """Under the lock. A job that is too late fails instead; one that does not join the others waits on."""
         batch: list[_Ticket[JobT, ResultT]] = []
+        jobs: list[JobT] = []
         passed_over: list[_Ticket[JobT, ResultT]] = []
         now = time.monotonic()
         while self._queue and len(batch) < self._max_batch:
@@ -170,9 +171,10 @@ class Batcher(Generic[JobT, ResultT]):
             if ticket.deadline < now:
                 ticket.waits = False
                 ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
-            elif not batch or self._joins([chosen.job for chosen in batch], ticket.job):
+            elif not jobs or self._joins(jobs, ticket.job):
                 ticket.waits = False
                 batch.append(ticket)
+                jobs.append(ticket.job)
             else:
                 passed_over.append(ticket)
         for ticket in passed_over:
