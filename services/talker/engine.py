@@ -21,6 +21,7 @@ from antiphon.model.talker import Talker
 from antiphon.model.weights import Checkpoint
 from antiphon.wire.generation import PromptNumbers
 from services.talker.config import TalkerSettings
+from services.talker.page_keys import TalkerPageKeys
 from services.talker.request import ASSISTANT_ROWS, AcceptedRows, Frame, SpokenText, TalkerRequest
 from services.talker.runner import TalkerRunner
 from services.talker.speech_sampling import checkpoint_sampling, speech_sampling
@@ -40,6 +41,8 @@ class Script:
     # None follows the checkpoint.
     sampling: SamplingParameters | None = None
     residual_sampling: SamplingParameters | None = None
+    # Requests of one salt share what their user turns have in common; an empty one shares with nobody.
+    cache_salt: bytes = b""
 
 
 class TalkerEngine:
@@ -62,6 +65,7 @@ class TalkerEngine:
     def speak(self, script: Script) -> "Speech":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the speech, also after its end."""
         request = self._request(script)
+        keys = self._page_keys(request, script.cache_salt)
         media_rows = len(request.accepted.prompt_rows)
         submission = Submission(
             request,
@@ -69,9 +73,10 @@ class TalkerEngine:
             max_rows=request.prompt_rows + script.max_frames - 1,
             available_rows=request.available_rows,
             max_untaken=self._settings.untaken_frames,
+            page_keys=keys,
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
-        return Speech(self, request, generation)
+        return Speech(self, request, generation, keys)
 
     def end_text(self, request: TalkerRequest) -> None:
         request.end_text(self._settings.frames_per_token, self._settings.least_frames)
@@ -104,6 +109,13 @@ class TalkerEngine:
             script.max_frames,
         )
 
+    def _page_keys(self, request: TalkerRequest, salt: bytes) -> TalkerPageKeys | None:
+        if not salt or not self._settings.shares_pages:
+            return None
+        keys = TalkerPageKeys(request, salt, self._settings.page_rows)
+        keys.read_prompt()
+        return keys
+
     def _media_rows(self, prompt: PromptNumbers) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         thinker = self.config.thinker
         media_ids = (thinker.audio_token_id, thinker.image_token_id, thinker.video_token_id)
@@ -134,14 +146,22 @@ class TalkerEngine:
 class Speech:
     """One speech: give it text tokens and hidden rows as they come, iterate over its frames, close it."""
 
-    def __init__(self, engine: TalkerEngine, request: TalkerRequest, generation: Generation[Frame]) -> None:
-        self._engine, self._request, self._generation = engine, request, generation
+    def __init__(
+        self,
+        engine: TalkerEngine,
+        request: TalkerRequest,
+        generation: Generation[Frame],
+        keys: TalkerPageKeys | None,
+    ) -> None:
+        self._engine, self._request, self._generation, self._keys = engine, request, generation, keys
         self._is_closed = False
         self._is_silent = False
 
     def add_hidden_rows(self, first_row: int, rows: Tensor) -> None:
         """The Thinker's next accepted rows (n, thinker width). Raises InvalidInput."""
         self._request.accepted.add(first_row, rows)
+        if self._keys is not None:
+            self._keys.read_prompt()
         self._generation.extend(self._request.available_rows)
 
     def add_token(self, token_id: int, *, is_last: bool) -> None:

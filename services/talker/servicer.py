@@ -65,6 +65,7 @@ class TalkerServicer:
             prefix_ids=read_ids(start.assistant_prefix_ids, vocabulary, name="assistant_prefix_ids").tolist(),
             voice=start.voice,
             max_frames=start.max_frames,
+            cache_salt=start.cache_salt,
             sampling=read_sampling(start.sampling, codes) if start.HasField("sampling") else None,
             residual_sampling=self._residual(start.residual_sampling) if start.HasField("residual_sampling") else None,
         )
