@@ -17,6 +17,8 @@ ResultT = TypeVar("ResultT", covariant=True)
 # Bytes of keys, and again of values, that one layer of a step may gather.
 _GATHERED_BYTES: Final = 256 << 20
 _LEAST_CONTEXT_ROWS: Final = 512
+# Where nothing is gathered, so long a context only spares the host the longest page tables.
+_SHORT_CONTEXT_ROWS: Final = 4096
 
 
 class DecodeRow(NamedTuple):
@@ -115,12 +117,19 @@ class DecodeSteps(Generic[ResultT]):
 
 def _shapes(limits: DecodeLimits, store: PagedKeyValues) -> list[tuple[int, ...]]:
     """(requests, pages), as far as what a layer gathers is not too much."""
+    if store.kernels.attention is not None:  # pages are read where they lie, no further than a request reaches
+        contexts = doubling(limits.context_rows, min(_SHORT_CONTEXT_ROWS, limits.context_rows), factor=16)
+        return [_shape(requests, rows, store) for requests in doubling(limits.requests) for rows in contexts]
     slot_bytes = store.keys.shape[2] * store.keys.shape[3] * store.keys.itemsize
     most_slots = _GATHERED_BYTES // slot_bytes
     contexts = doubling(limits.context_rows, min(_LEAST_CONTEXT_ROWS, limits.context_rows), factor=4)
     return [
-        (requests, -(-rows // store.page_size))
+        _shape(requests, rows, store)
         for requests in doubling(limits.requests)
         for rows in contexts
         if requests * rows <= most_slots
     ]
+
+
+def _shape(requests: int, rows: int, store: PagedKeyValues) -> tuple[int, ...]:
+    return requests, -(-rows // store.page_size)

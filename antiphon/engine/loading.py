@@ -23,6 +23,8 @@ class DecoderBounds:
     page_rows: int
     # Held by all requests together.
     media_rows: int
+    # A step begins before the one before it has been read.
+    overlaps: bool = False
 
 
 class LoadingDecoder(Generic[RequestT, OutputT]):
@@ -37,7 +39,7 @@ class LoadingDecoder(Generic[RequestT, OutputT]):
         """Loads the model in a thread, then starts the engine's own."""
         runner = await asyncio.to_thread(load)
         pool = PagePool(self._bounds.page_count, self._bounds.page_rows)
-        self._decoder = Decoder(runner, self._bounds.steps, pool, name=self._name)
+        self._decoder = Decoder(runner, self._bounds.steps, pool, name=self._name, overlaps=self._bounds.overlaps)
         self._decoder.start()
 
     async def close(self) -> None:

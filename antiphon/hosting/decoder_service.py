@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from antiphon.engine.decode_steps import DecodeLimits
+from antiphon.engine.graphs import Graphs
 from antiphon.engine.load import Load
 from antiphon.engine.loading import DecoderBounds
 from antiphon.engine.scheduler import SchedulerLimits
@@ -31,6 +34,10 @@ class DecoderSettings(BaseSettings):
     rows_per_step: int = Field(512, gt=0, le=4096)
     running_requests: int = Field(128, gt=0)
     waiting_requests: int = Field(256, gt=0)
+    # Steps of fixed shape for requests that go on by one row, which a GPU replays as CUDA graphs; and steps that begin
+    # before the outputs of the last one have been read. Unset, on a GPU.
+    fixed_steps: bool | None = None
+    overlapping_steps: bool | None = None
     # Rows of media that all requests together may hold until they have been read.
     media_rows: int = Field(262_144, gt=0)
 
@@ -42,9 +49,19 @@ class DecoderSettings(BaseSettings):
         """Rows of one request, of the `most_rows` that the checkpoint allows."""
         return min(most_rows, self.context_rows or most_rows)
 
-    def bounds(self) -> DecoderBounds:
+    def bounds(self, device: torch.device) -> DecoderBounds:
         steps = SchedulerLimits(self.running_requests, self.waiting_requests, self.rows_per_step)
-        return DecoderBounds(steps, self.page_count, self.page_rows, self.media_rows)
+        overlaps = device.type == "cuda" if self.overlapping_steps is None else self.overlapping_steps
+        return DecoderBounds(steps, self.page_count, self.page_rows, self.media_rows, overlaps)
+
+    def graphs(self, device: torch.device) -> Graphs | None:
+        """For steps of fixed shape, if there are to be any."""
+        wanted = device.type == "cuda" if self.fixed_steps is None else self.fixed_steps
+        return Graphs(device) if wanted else None
+
+    def decode_limits(self, most_rows: int) -> DecodeLimits:
+        """most_rows: of one request, as the checkpoint allows."""
+        return DecodeLimits(self.running_requests, self.context(most_rows))
 
 
 def service_load(load: Load) -> ServiceLoad:

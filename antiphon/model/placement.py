@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +54,29 @@ def fetched(values: Tensor) -> Callable[[], Tensor]:
         return arriving
 
     return wait
+
+
+def wait_for(device: torch.device) -> None:
+    """Until all that was begun there is done: before what one thread has loaded is used on another's stream."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnStream:
+    """Computations in their own order beside those of other threads; the more urgent go first. Nothing on a CPU."""
+
+    stream: torch.cuda.Stream | None
+
+    @classmethod
+    def on(cls, device: torch.device, *, urgency: int) -> "OwnStream":
+        """urgency: 0 and up."""
+        if device.type != "cuda":
+            return cls(None)
+        return cls(torch.cuda.Stream(device, priority=-urgency))  # type: ignore[no-untyped-call]
+
+    def entered(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
 
 def limit_cpu_threads() -> None:

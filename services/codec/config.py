@@ -26,6 +26,8 @@ class CodecSettings(BaseSettings):
     # Frames of all speeches decoded in one go. Unset: 16 on a CPU, where more gain nothing and hold up who is in a
     # hurry; 64 elsewhere, since a frame's activations take some 10 MB at the real size.
     frames_per_batch: int | None = Field(None, gt=0)
+    # Pushes of usual sizes in steps of fixed shape, which a GPU replays as CUDA graphs. Unset, on a GPU.
+    fixed_steps: bool | None = None
     # Frames in one message, and frames of one speech that may wait for the decoder.
     frames_per_message: int = Field(512, gt=0)
     waiting_frames: int = Field(128, gt=0)

@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antiphon.engine.batcher import Batcher
+from antiphon.engine.captured_frames import CapturedFrames
+from antiphon.engine.graphs import Graphs
 from antiphon.engine.sequence import Clock, Timings
 from antiphon.errors import AtCapacity, Unavailable
 from antiphon.model.code2wav import Code2Wav
-from antiphon.model.code2wav_streams import Code2WavStream, Code2WavStreams, push_together
+from antiphon.model.code2wav_streams import Code2WavStream, Code2WavStreams, FrameDecoder, push_together
 from antiphon.model.config import Code2WavConfig, OmniConfig
-from antiphon.model.placement import placement
+from antiphon.model.placement import OwnStream, placement, wait_for
 from antiphon.model.weights import Checkpoint
 from services.codec.config import CodecSettings
 from services.codec.pace import Group, Pace
 
 _FRAMES_PER_BATCH_CPU: Final = 16
 _FRAMES_PER_BATCH: Final = 64
+# On the device: nothing is as short as a push, and nothing as late.
+_URGENCY: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class CodecEngine:
         self.config: Code2WavConfig = self._config.require_code2wav()
         self._streams: Code2WavStreams | None = None
         self._frames_per_batch = settings.frames_per_batch or _FRAMES_PER_BATCH_CPU
+        self._own = OwnStream(None)
         self._live = 0
         # A stream waits for its push before the next, so the queue never holds more than the streams.
         self._worker: Batcher[_Push, Tensor] = Batcher(
@@ -93,11 +98,27 @@ class CodecEngine:
             self._frames_per_batch = _FRAMES_PER_BATCH
         checkpoint = Checkpoint(self.settings.checkpoint)
         model = Code2Wav.load(checkpoint, self._config, dtype=where.dtype, device=where.device)
+        streams = Code2WavStreams(self._decoder(model, where.device))
         # The first computations choose kernels; no listener should wait for that.
-        warm_up, silence = model.stream(), torch.zeros(2, self.config.quantizers, dtype=torch.int64)
+        warm_up, silence = streams.open(), torch.zeros(2, self.config.quantizers, dtype=torch.int64)
         for frames in (silence[:1], silence[:1], silence):
             warm_up.push(frames)
-        return model.streams()
+        warm_up.close()
+        self._own = OwnStream.on(where.device, urgency=_URGENCY)
+        wait_for(where.device)
+        return streams
+
+    def _decoder(self, model: Code2Wav, device: torch.device) -> FrameDecoder:
+        wanted = device.type == "cuda" if self.settings.fixed_steps is None else self.settings.fixed_steps
+        if not wanted:
+            return model
+        return CapturedFrames(
+            model,
+            self.config.quantizers,
+            frames_per_push=self.settings.frames_per_push,
+            most_frames=self._frames_per_batch,
+            graphs=Graphs(device),
+        )
 
     def _joins(self, chosen: Sequence[_Push], push: _Push) -> bool:
         """On the worker thread."""
@@ -110,9 +131,10 @@ class CodecEngine:
         now = time.monotonic()
         for push in pushes:
             push.clock.started = push.clock.started or now
-        if len(pushes) == 1:
-            return [pushes[0].stream.push(pushes[0].codes)]
-        return list(push_together([push.stream for push in pushes], torch.stack([push.codes for push in pushes])))
+        with self._own.entered():
+            if len(pushes) == 1:
+                return [pushes[0].stream.push(pushes[0].codes)]
+            return list(push_together([push.stream for push in pushes], torch.stack([push.codes for push in pushes])))
 
 
 class SpeechStream:

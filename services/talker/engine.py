@@ -6,8 +6,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from antiphon.engine.decode_steps import DecodeSteps
 from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
 from antiphon.engine.loading import LoadingDecoder
@@ -16,14 +18,15 @@ from antiphon.engine.sequence import FinishReason, Timings
 from antiphon.errors import ContextTooLong, InvalidInput
 from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
-from antiphon.model.placement import Placement, placement
+from antiphon.model.placement import Placement, placement, wait_for
 from antiphon.model.talker import Talker
 from antiphon.model.weights import Checkpoint
 from antiphon.wire.generation import PromptNumbers
 from services.talker.config import TalkerSettings
+from services.talker.frame_steps import FrameSteps
 from services.talker.page_keys import TalkerPageKeys
 from services.talker.request import ASSISTANT_ROWS, AcceptedRows, Frame, SpokenText, TalkerRequest
-from services.talker.runner import TalkerRunner
+from services.talker.runner import TalkerRunner, decoding
 from services.talker.speech_sampling import checkpoint_sampling, speech_sampling
 
 PREFIX_IDS = 3
@@ -54,7 +57,9 @@ class TalkerEngine:
         # Of a prompt and its frames together.
         self.context_rows = settings.context(self.talker_config.text.max_positions)
         self._placement = placement(settings.device, settings.dtype)
-        self.decoder: LoadingDecoder[TalkerRequest, Frame] = LoadingDecoder("Talker", settings.bounds())
+        self.decoder: LoadingDecoder[TalkerRequest, Frame] = LoadingDecoder(
+            "Talker", settings.bounds(self._placement.device)
+        )
 
     async def start(self) -> None:
         """Loads the model, which takes a while, starts the engine's thread and lets it compute once. Raises what keeps
@@ -212,4 +217,10 @@ def _load(settings: TalkerSettings, config: OmniConfig, where: Placement) -> Tal
     keys_values = PagedKeyValues(
         shape.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
     )
-    return TalkerRunner.of(talker, shape, keys_values)
+    graphs, limits = settings.graphs(where.device), settings.decode_limits(shape.text.max_positions)
+    like = torch.zeros(shape.text.width, dtype=where.dtype, device=where.device)
+    compute = decoding(talker, keys_values)
+    decode_steps = None if graphs is None else DecodeSteps(compute, like, keys_values, limits, graphs)
+    frame_steps = FrameSteps(talker.code_predictor, limits.requests, graphs)
+    wait_for(where.device)
+    return TalkerRunner(talker, shape, keys_values, frame_steps, decode_steps)

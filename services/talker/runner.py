@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from antiphon.engine.sequence import Sequence, Slice
 from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues
 from antiphon.model.config import TalkerConfig
 from antiphon.model.decode_batch import DecodeBatch
-from antiphon.model.placement import fetched, sent, sent_tensor
+from antiphon.model.placement import OwnStream, fetched, sent, sent_tensor
 from antiphon.model.talker import Talker
 from services.talker.frame_steps import FrameSteps
 from services.talker.request import OPENING_ROWS, Frame, TalkerRequest
@@ -24,6 +25,8 @@ TalkerSlice = Slice[TalkerRequest]
 TalkerOutcomes = list[Outcome[Frame]]
 # Hidden rows (requests, width) and the logits of their first codes (requests, code vocabulary).
 Decoded = tuple[Tensor, Tensor]
+# On the device: a frame is short, and its listener is hearing the one before it.
+_URGENCY: Final = 1
 
 
 class TalkerRunner:
@@ -40,6 +43,7 @@ class TalkerRunner:
         self._frame_steps, self._decode_steps = frame_steps, decode_steps
         self._sampler = Sampler(talker.suppressed_code_ids)
         self._device = keys_values.keys.device
+        self._stream = OwnStream.on(self._device, urgency=_URGENCY)
 
     @classmethod
     def of(cls, talker: Talker, config: TalkerConfig, keys_values: PagedKeyValues) -> "TalkerRunner":
@@ -50,6 +54,10 @@ class TalkerRunner:
 
     @torch.inference_mode()
     def launch(self, slices: list[TalkerSlice]) -> Callable[[], TalkerOutcomes]:
+        with self._stream.entered():
+            return self._launch(slices)
+
+    def _launch(self, slices: list[TalkerSlice]) -> Callable[[], TalkerOutcomes]:
         decoded = self._decoded(slices)
         hidden, logits = self._packed(slices) if decoded is None else decoded
         requests = [each.sequence.request for each in slices if each.samples]

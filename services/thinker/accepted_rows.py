@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antiphon.model.attention import PagedKeyValues
+from antiphon.model.placement import sent
 
 
 class AcceptedRows:
@@ -27,4 +28,4 @@ class AcceptedRows:
     def read(self, rows: NDArray[np.int64], pages: Sequence[int]) -> Tensor:
         """Those rows (n, width) of a sequence that holds these pages, of which each has been kept."""
         slots = np.asarray(pages, np.int64)[rows // self._page_size] * self._page_size + rows % self._page_size
-        return self._rows.index_select(0, torch.from_numpy(slots).to(self._rows.device))
+        return self._rows.index_select(0, sent(slots, self._rows.device))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from antiphon.engine.decode_steps import DecodeSteps
 from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
 from antiphon.engine.loading import LoadingDecoder
@@ -17,7 +19,7 @@ from antiphon.engine.sequence import FinishReason, Timings
 from antiphon.errors import CheckpointError, ContextTooLong, InvalidInput
 from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
-from antiphon.model.placement import Placement, placement
+from antiphon.model.placement import Placement, placement, wait_for
 from antiphon.model.thinker import Thinker
 from antiphon.model.weights import Checkpoint
 from antiphon.prompt.conversation import Modality
@@ -27,7 +29,7 @@ from services.thinker.config import ThinkerSettings
 from services.thinker.page_keys import ThinkerPageKeys
 from services.thinker.prompt_media import PromptMedia
 from services.thinker.request import ThinkerOutput, ThinkerRequest
-from services.thinker.runner import ThinkerRunner
+from services.thinker.runner import ThinkerRunner, decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ class ThinkerEngine:
         # Of a prompt and its answer together.
         self.context_rows = settings.context(self.config.thinker.text.max_positions)
         self._placement = placement(settings.device, settings.dtype)
-        self.decoder: LoadingDecoder[ThinkerRequest, ThinkerOutput] = LoadingDecoder("Thinker", settings.bounds())
+        self.decoder: LoadingDecoder[ThinkerRequest, ThinkerOutput] = LoadingDecoder(
+            "Thinker", settings.bounds(self._placement.device)
+        )
 
     async def start(self) -> None:
         """Loads the model, which takes a while, starts the engine's thread and lets it compute once. Raises what keeps
@@ -188,4 +192,9 @@ def _load(settings: ThinkerSettings, config: OmniConfig, where: Placement) -> Th
         config.thinker.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
     )
     accepted = AcceptedRows(keys_values, config.thinker.text.width) if config.talker is not None else None
-    return ThinkerRunner(thinker, keys_values, accepted)
+    graphs, limits = settings.graphs(where.device), settings.decode_limits(config.thinker.text.max_positions)
+    like = torch.zeros((), dtype=torch.int64, device=where.device)
+    compute = decoding(thinker, keys_values)
+    decode_steps = None if graphs is None else DecodeSteps(compute, like, keys_values, limits, graphs)
+    wait_for(where.device)
+    return ThinkerRunner(thinker, keys_values, accepted, decode_steps)

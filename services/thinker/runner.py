@@ -14,7 +14,7 @@ from antiphon.engine.sampler import NO_ID, Sampler
 from antiphon.engine.sequence import Slice
 from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues
 from antiphon.model.decode_batch import DecodeBatch
-from antiphon.model.placement import fetched, sent, sent_tensor
+from antiphon.model.placement import OwnStream, fetched, sent, sent_tensor
 from antiphon.model.thinker import DeepstackRows, Thinker
 from services.thinker.accepted_rows import AcceptedRows
 from services.thinker.request import HiddenRows, ThinkerOutput, ThinkerRequest
@@ -22,6 +22,8 @@ from services.thinker.request import HiddenRows, ThinkerOutput, ThinkerRequest
 ThinkerSlice = Slice[ThinkerRequest]
 ThinkerOutcomes = list[Outcome[ThinkerOutput]]
 
+# On the device, beside other stages.
+_URGENCY: Final = 0
 _ROWS_A_MESSAGE: Final = 512
 
 
@@ -39,12 +41,17 @@ class ThinkerRunner:
         self._accepted = accepted
         self._sampler = Sampler()
         self._device = keys_values.keys.device
+        self._stream = OwnStream.on(self._device, urgency=_URGENCY)
 
     def run(self, slices: list[ThinkerSlice]) -> ThinkerOutcomes:
         return self.launch(slices)()
 
     @torch.inference_mode()
     def launch(self, slices: list[ThinkerSlice]) -> Callable[[], ThinkerOutcomes]:
+        with self._stream.entered():
+            return self._launch(slices)
+
+    def _launch(self, slices: list[ThinkerSlice]) -> Callable[[], ThinkerOutcomes]:
         logits = self._decoded(slices)
         hidden: list[_Hidden] = [_none] * len(slices)
         if logits is None:
@@ -131,7 +138,6 @@ class ThinkerRunner:
             return None
         together = sent_tensor(torch.cat(additions, 1), self._device)
         return DeepstackRows(sent_tensor(torch.cat(places), self._device), together.unbind())
-
 
     def _hidden_rows(self, part: ThinkerSlice) -> "_Hidden":
         """Those up to the slice's end that were not given before, also of pages that were taken over."""

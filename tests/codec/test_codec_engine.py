@@ -5,11 +5,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
+from antiphon.engine.captured_frames import CapturedFrames
 from antiphon.errors import AtCapacity, InternalError, InvalidInput, Unavailable
 from antiphon.model.code2wav import Code2Wav, Code2WavStream
 from antiphon.model.config import OmniConfig
@@ -46,6 +48,15 @@ async def test_many_speeches_at_once_each_sound_as_alone(engine: CodecEngine, se
     for seed, wave in enumerate(waves):
         np.testing.assert_allclose(wave, full_decode(settings, draw_codes(20, seed)), atol=1e-5, rtol=0)
     assert engine.live_streams == engine.waiting() == 0
+
+
+async def test_speeches_in_steps_of_fixed_shape_sound_as_alone(settings: CodecSettings) -> None:
+    engine = CodecEngine(settings.model_copy(update={"fixed_steps": True, "frames_per_batch": 8}))
+    with patch.object(CapturedFrames, "__call__", autospec=True, side_effect=CapturedFrames.__call__) as captured:
+        await engine.start()
+        await test_many_speeches_at_once_each_sound_as_alone(engine, settings)
+        await engine.close()
+    assert captured.call_count > 6
 
 
 async def test_a_speech_tells_its_counts_and_times(engine: CodecEngine) -> None:
