@@ -13,6 +13,7 @@ from antiphon.engine.loading import DecoderBounds
 from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.hosting.service import ServiceLoad
 from antiphon.model.placement import DeviceName, TypeName
+from antiphon.telemetry.page_metrics import PageCounts
 
 
 class DecoderSettings(BaseSettings):
@@ -62,6 +63,16 @@ class DecoderSettings(BaseSettings):
     def decode_limits(self, most_rows: int) -> DecodeLimits:
         """most_rows: of one request, as the checkpoint allows."""
         return DecodeLimits(self.running_requests, self.context(most_rows))
+
+
+def page_counts(load: Load) -> PageCounts:
+    return PageCounts(
+        held=load.pages_used,
+        kept=load.pages_kept,
+        evicted=load.pages_evicted,
+        reused_rows=load.rows_reused,
+        preemptions=load.preemptions,
+    )
 
 
 def service_load(load: Load) -> ServiceLoad:

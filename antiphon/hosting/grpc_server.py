@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from antiphon.errors import Unavailable
 from antiphon.hosting.server_calls import ActiveCalls, CallInterceptor
 from antiphon.hosting.service import HostedService
+from antiphon.telemetry.metrics import process_metrics
 from antiphon.wire import errors
 from antiphon.wire.channels import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 
@@ -104,6 +105,8 @@ async def serving(
     async with AsyncExitStack() as stack:
         for service in services:
             stack.push_async_callback(service.close)
+            if service.pages is not None:
+                stack.enter_context(process_metrics().pages.watching(service.stage, service.pages))
         await _start_together(services)
         running = _listening(services, listen, bounds)
         await running._server.start()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from antiphon.telemetry.names import StageName
+from antiphon.telemetry.page_metrics import PageCounts
 
 
 async def _nothing() -> None:
@@ -34,5 +35,7 @@ class HostedService:
     start: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
     load: Callable[[], ServiceLoad] = field(default=ServiceLoad)
+    # Of its key/value store, where it has one.
+    pages: Callable[[], PageCounts] | None = None
     # Raises when the service cannot answer any more, for instance because its engine's thread has died.
     check: Callable[[], None] = field(default=lambda: None)

@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from antiphon.telemetry import names
 from antiphon.telemetry.first_packet import FirstPacket
 from antiphon.telemetry.names import StageName
+from antiphon.telemetry.page_metrics import PageMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -58,6 +59,8 @@ class Metrics:
             "Prompt tokens that were computed for an earlier request.",
             registry=self.registry,
         )
+        self.pages = PageMetrics()
+        self.registry.register(self.pages)
 
     def observe_stage(self, stage: StageName, *, queue_ms: float, first_output_ms: float, total_ms: float) -> None:
         self._queue.labels(stage).observe(queue_ms / 1e3)

@@ -61,6 +61,10 @@ METRIC_MEDIA: Final = "antiphon_media"
 METRIC_REQUESTS: Final = "antiphon_requests"
 METRIC_TURNS_ACTIVE: Final = "antiphon_turns_active"
 METRIC_TOKENS: Final = "antiphon_tokens"
+METRIC_PAGES: Final = "antiphon_pages"
+METRIC_PAGES_EVICTED: Final = "antiphon_pages_evicted"
+METRIC_ROWS_REUSED: Final = "antiphon_rows_reused"
+METRIC_PREEMPTIONS: Final = "antiphon_preemptions"
 METRIC_CACHED_TOKENS: Final = "antiphon_cached_prompt_tokens"
 
 # The parts of a first packet, in the order in which they happen; they follow each other without a gap.

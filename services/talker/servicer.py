@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from antiphon.engine.sampler import SamplingParameters
 from antiphon.errors import InternalError, InvalidInput
-from antiphon.hosting.decoder_service import service_load
+from antiphon.hosting.decoder_service import page_counts, service_load
 from antiphon.hosting.service import HostedService
 from antiphon.v1.generation_pb2 import Sampling
 from antiphon.v1.media_pb2 import CodecFrames
@@ -32,6 +32,7 @@ def hosted(engine: TalkerEngine) -> HostedService:
         close=engine.decoder.close,
         check=engine.decoder.check,
         load=lambda: service_load(engine.decoder.load()),
+        pages=lambda: page_counts(engine.decoder.load()),
     )
 
 

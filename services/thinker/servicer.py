@@ -6,7 +6,7 @@ from contextlib import aclosing
 from opentelemetry import trace
 
 from antiphon.errors import InternalError, InvalidInput
-from antiphon.hosting.decoder_service import service_load
+from antiphon.hosting.decoder_service import page_counts, service_load
 from antiphon.hosting.service import HostedService
 from antiphon.telemetry import names
 from antiphon.v1.media_pb2 import EmbeddingRows, MultimodalHiddenRows
@@ -34,6 +34,7 @@ def hosted(engine: ThinkerEngine) -> HostedService:
         close=engine.decoder.close,
         check=engine.decoder.check,
         load=lambda: service_load(engine.decoder.load()),
+        pages=lambda: page_counts(engine.decoder.load()),
     )
 
 

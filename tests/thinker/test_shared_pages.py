@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from antiphon.engine.sampler import SamplingParameters
+from antiphon.telemetry.metrics import process_metrics
 from antiphon.v1.thinker_service_pb2 import GenerateEnd
 from antiphon.wire.generation import PromptNumbers
 from services.thinker.config import ThinkerSettings
@@ -167,6 +168,9 @@ async def test_the_first_token_tells_how_much_of_the_prompt_was_cached(opened, t
     assert 0 < first.cached_prompt_tokens <= most_pages(turn, 16)
     assert not any(response.cached_prompt_tokens for response in others)
     assert again[-1].end != GenerateEnd()
+    scraped = process_metrics().registry.get_sample_value
+    assert scraped("antiphon_rows_reused_total", {"stage": "thinker"}) == first.cached_prompt_tokens
+    assert scraped("antiphon_pages", {"stage": "thinker", "state": "kept"}) == engine.decoder.load().pages_kept > 0
 
 
 def test_a_change_anywhere_changes_the_keys_from_its_page_on(tiny_checkpoint, tiny_turns):
