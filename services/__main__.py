@@ -14,6 +14,7 @@ import typer
 from antiphon.errors import AntiphonError, InvalidInput
 from antiphon.hosting.default_checkpoint import default_checkpoint
 from antiphon.hosting.grpc_server import ServerLimits, serving
+from antiphon.hosting.loaded_memory import keep_what_is_loaded
 from antiphon.hosting.metrics_endpoint import serving_metrics
 from antiphon.hosting.stop_signals import stop_signals
 from antiphon.telemetry import logging as antiphon_logging
@@ -122,6 +123,7 @@ async def _serve_stage(stage: HostedStage, options: StageOptions) -> None:
         service = await asyncio.to_thread(hosted_service, stage, options.checkpoint)
         limits = ServerLimits(drain_seconds=options.drain_seconds)
         server = await stack.enter_async_context(serving([service], options.listen, limits))
+        keep_what_is_loaded()
         _LOG.info("The %s serves on port %d.", stage, server.port)
         await stop.wait()
         _LOG.info("Draining.")
@@ -137,6 +139,7 @@ async def _serve_gateway(directory: StaticDirectory, options: StageOptions) -> N
         address = _host_and_port(options.listen)
         gateway = serving_gateway(options.checkpoint, caller, address, options.drain_seconds)
         port = await stack.enter_async_context(gateway)
+        keep_what_is_loaded()
         _LOG.info("The gateway serves on port %d.", port)
         await stop.wait()
         _LOG.info("Draining.")

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from antiphon.errors import AntiphonError
 from antiphon.hosting.default_checkpoint import default_checkpoint
+from antiphon.hosting.loaded_memory import keep_what_is_loaded
 from antiphon.hosting.stop_signals import stop_signals
 from antiphon.telemetry import logging as antiphon_logging
 from antiphon.wire.errors import family_member
@@ -73,6 +74,7 @@ async def _serve(options: ServeOptions, notes: Console) -> None:
             base_url = await _unless(stop, opened.enter_async_context(_platform(options)))
         if base_url is None:
             return
+        keep_what_is_loaded()
         _tell(base_url, options, notes)
         await stop.wait()
         notes.print("Finishing the answers that are under way; Ctrl-C again drops them.")
