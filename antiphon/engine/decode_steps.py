@@ -116,7 +116,8 @@ class DecodeSteps(Generic[ResultT]):
 
 
 def _shapes(limits: DecodeLimits, store: PagedKeyValues) -> list[tuple[int, ...]]:
-    """(requests, pages), as far as what a layer gathers is not too much."""
+    """(requests, pages), as far as what a layer gathers is not too much; attention that reads pages gathers nothing."""
+    gathers = store.kernels.attention is None
     if store.kernels.attention is not None:  # pages are read where they lie, no further than a request reaches
         contexts = doubling(limits.context_rows, min(_SHORT_CONTEXT_ROWS, limits.context_rows), factor=16)
         return [_shape(requests, rows, store) for requests in doubling(limits.requests) for rows in contexts]
@@ -127,7 +128,7 @@ def _shapes(limits: DecodeLimits, store: PagedKeyValues) -> list[tuple[int, ...]
         _shape(requests, rows, store)
         for requests in doubling(limits.requests)
         for rows in contexts
-        if requests * rows <= most_slots
+        if not gathers or requests * rows <= most_slots
     ]
 
 
