@@ -30,6 +30,8 @@ from services.talker.runner import TalkerRunner, decoding
 from services.talker.speech_sampling import checkpoint_sampling, speech_sampling
 
 PREFIX_IDS = 3
+# 12.5 frames are a second.
+FRAME_SECONDS = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class TalkerEngine:
             available_rows=request.available_rows,
             max_untaken=self._settings.untaken_frames,
             page_keys=keys,
+            output_seconds=FRAME_SECONDS,
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
         return Speech(self, request, generation, keys)
