@@ -74,7 +74,7 @@ class MixtureOfExperts(nn.Module):
         if not self._shares:
             return routed
         shared: Tensor = self.shared_expert(rows)
-        return routed + F.linear(rows, self.shared_expert_gate.weight).sigmoid() * shared
+        return self._kernels.add_behind_gate(routed, F.linear(rows, self.shared_expert_gate.weight), shared)
 
     def route(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(weights in the rows' type, expert ids), both (rows, k). The softmax over all experts is in float32."""

@@ -46,6 +46,7 @@ class Kernels:
     normalise: Callable[[Tensor, Tensor, float], Tensor]
     add_normalise: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
     gated: Callable[[Tensor], Tensor]
+    add_behind_gate: Callable[[Tensor, Tensor, Tensor], Tensor]
     turn_heads: Callable[[Tensor, Tensor, float, Rotation, CachePlace | None], tuple[Tensor, Tensor, Tensor]]
     choose_experts: Callable[[Tensor, int, bool], tuple[Tensor, Tensor]]
     experts: Callable[[Tensor, Tensor], Experts]
@@ -59,6 +60,7 @@ PLAIN = Kernels(
     normalise=plain.normalise,
     add_normalise=plain.add_normalise,
     gated=plain.gated,
+    add_behind_gate=plain.add_behind_gate,
     turn_heads=plain.turn_heads,
     choose_experts=plain.choose_experts,
     experts=LocalExperts,

@@ -1,4 +1,4 @@
-"""Kernels over single rows: RMS normalisation (with the residual before it) and the gate of a feed-forward.
+"""Kernels over single rows: RMS normalisation (with the residual before it) and the gates of feed-forwards.
 
 Each rounds where its twin in plain torch does, so in bfloat16 they differ by at most one rounding: 2**-8 of the value;
 in float32 by 1e-6.
@@ -54,6 +54,14 @@ def gated(gate_up: Tensor) -> Tensor:
     return out
 
 
+def add_behind_gate(rows: Tensor, gate: Tensor, added: Tensor) -> Tensor:
+    total, width = torch.empty_like(rows, memory_format=torch.contiguous_format), rows.shape[-1]
+    block = min(_GATE_COLUMNS, power_of_two(width))
+    inputs = (each.contiguous() for each in (rows, gate, added))
+    launch(_add, (rows.numel() // width, triton.cdiv(width, block)), *inputs, total, width=width, block=block)
+    return total
+
+
 @triton.jit
 def _normalise(
     rows: tl.tensor,
@@ -88,6 +96,20 @@ def _gate(gate_up: tl.tensor, out: tl.tensor, width: tl.constexpr, block: tl.con
     gate = tl.load(gate_up + row * 2 * width + column, mask=inside, other=0.0)
     up = tl.load(gate_up + row * 2 * width + width + column, mask=inside, other=0.0)
     tl.store(out + row * width + column, gate_with(gate.to(tl.float32), up.to(tl.float32), gate.dtype), mask=inside)
+
+
+@triton.jit
+def _add(
+    rows: tl.tensor, gate: tl.tensor, added: tl.tensor, total: tl.tensor, width: tl.constexpr, block: tl.constexpr
+) -> None:
+    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * block + tl.arange(0, block)
+    inside = column < width
+    value = tl.load(rows + row * width + column, mask=inside, other=0.0)
+    more = tl.load(added + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    kind = value.dtype
+    opened = (1.0 / (1.0 + tl.exp(-tl.load(gate + row).to(tl.float32)))).to(kind).to(tl.float32)
+    more = (opened * more).to(kind).to(tl.float32)
+    tl.store(total + row * width + column, (value.to(tl.float32) + more).to(kind), mask=inside)
 
 
 @triton.jit

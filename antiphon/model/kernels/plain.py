@@ -26,6 +26,11 @@ def gated(gate_up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def add_behind_gate(rows: Tensor, gate: Tensor, added: Tensor) -> Tensor:
+    """rows (rows, width) + sigmoid(gate) * added, where gate is (rows, 1)."""
+    return rows + gate.sigmoid() * added
+
+
 def turn_heads(
     heads: Tensor, scale: Tensor, eps: float, rotation: Rotation, place: CachePlace | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -90,6 +90,7 @@ def main() -> None:
         fused_rows.normalise(_empty(5, width), _empty(width), 1e-6)
         fused_rows.add_normalise(_empty(5, width), _empty(5, width), _empty(width), 1e-6)
         fused_rows.gated(_empty(5, 2 * expert_width))
+        fused_rows.add_behind_gate(_empty(5, width), _empty(5, 1), _empty(5, width))
         fused_router.choose_experts(_empty(5, _EXPERTS), top_k, True)
         _compile_experts(width, expert_width, top_k)
         _compile_attention(heads, kv_heads)

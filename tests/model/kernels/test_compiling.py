@@ -14,6 +14,7 @@ SHARED_BYTES = 227 << 10
 KERNELS = {
     "_normalise",
     "_gate",
+    "_add",
     "_turn",
     "_choose",
     "gate_up_of_pairs",

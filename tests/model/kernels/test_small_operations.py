@@ -42,6 +42,14 @@ def test_the_gate_equals_plain_torch(shape, dtype, device):
     assert_close(FUSED.gated(gate_up), plain.gated(gate_up))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("width", [48, 1300])
+def test_adding_behind_a_gate_equals_plain_torch(width, dtype, device):
+    rows, added = (draw(3, width, seed=seed, dtype=dtype, device=device) for seed in (14, 15))
+    gate = draw(3, 1, seed=16, dtype=dtype, device=device)
+    assert_close(FUSED.add_behind_gate(rows, gate, added), plain.add_behind_gate(rows, gate, added))
+
+
 def _rotation(rows: int, half: int, dtype: torch.dtype, device: torch.device) -> Rotation:
     angles = draw(rows, 1, half, seed=8, dtype=torch.float32, device=device)
     cos, sin = angles.cos(), angles.sin()
