@@ -28,6 +28,8 @@ def draw(file: Path, model: str, runs: Sequence[RunFigures], baseline: RunFigure
         _level(keeping_up, baseline.real_time_factor.p50)
         _level(throughput, baseline.frames_per_second)
     for axes in (latency, keeping_up, throughput, packet):
+        # Last: it fixes the top too.
+        axes.set_ylim(bottom=0)
         axes.set_xlabel("turns at once")
         axes.legend(fontsize="small")
         axes.spines[["top", "right"]].set_visible(False)
@@ -39,7 +41,6 @@ def _spreads(axes: Axes, title: str, runs: Sequence[RunFigures], spreads: Sequen
     axes.set_title(title)
     axes.plot(levels, [spread.p50 for spread in spreads], "o-", label="p50")
     axes.plot(levels, [spread.p95 for spread in spreads], "o:", label="p95")
-    _from_zero(axes, levels)
 
 
 def _throughput(axes: Axes, runs: Sequence[RunFigures]) -> None:
@@ -47,7 +48,6 @@ def _throughput(axes: Axes, runs: Sequence[RunFigures]) -> None:
     axes.set_title("all turns together, per second")
     axes.plot(levels, [run.frames_per_second for run in runs], "o-", label="codec frames")
     axes.plot(levels, [run.tokens_per_second for run in runs], "o-", label="text tokens")
-    _from_zero(axes, levels)
 
 
 def _first_packet(axes: Axes, runs: Sequence[RunFigures]) -> None:
@@ -58,11 +58,6 @@ def _first_packet(axes: Axes, runs: Sequence[RunFigures]) -> None:
         heights = [run.first_packet_ms[part] for run in told]
         axes.bar(_levels(told), heights, bottom=below, label=part)
         below = [low + height for low, height in zip(below, heights, strict=True)]
-
-
-def _from_zero(axes: Axes, levels: Sequence[str]) -> None:
-    axes.set_xticks(range(len(levels)), levels)
-    axes.set_ylim(bottom=0)
 
 
 def _level(axes: Axes, value: float) -> None:

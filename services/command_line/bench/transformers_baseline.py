@@ -106,7 +106,8 @@ class TransformersBaseline:
                 thinker_do_sample=False,
                 thinker_eos_token_id=self._prompts.special_tokens.im_end,
                 thinker_max_new_tokens=self._bounds.tokens or _MOST_TOKENS,
-                talker_max_new_tokens=self._bounds.frames or _MOST_FRAMES,
+                # The last one that it samples becomes no frame.
+                talker_max_new_tokens=(self._bounds.frames or _MOST_FRAMES) + 1,
                 **self._sampling,
             )
             samples = wave.cpu().numel()
