@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +15,7 @@ from antiphon.model.config import OmniConfig
 from antiphon.model.decoder import Decoder
 from antiphon.model.experts import local_experts
 from antiphon.model.layers import Projection
+from antiphon.model.placement import sent
 from antiphon.model.weights import Checkpoint
 
 PREFIX = "talker.model."
@@ -108,7 +110,7 @@ class Talker:
         return F.linear(hidden, self._code_head).float()
 
     def _ids(self, ids: Sequence[int]) -> Tensor:
-        return torch.tensor(ids, dtype=torch.int64, device=self._code_head.device)
+        return sent(np.array(ids, dtype=np.int64), self._code_head.device)
 
 
 def _require_fit(config: OmniConfig) -> None:
