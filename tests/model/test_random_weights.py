@@ -90,6 +90,18 @@ def test_no_head_chooses_its_end_by_chance(nano: Path, tmp_path: Path) -> None:
         assert heads[name][end - 1].any()
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_two_readers_draw_the_same_and_no_second_copy_is_made(nano: Path, tmp_path: Path) -> None:
+    first, same = (Checkpoint(random_copy(nano, tmp_path / name)) for name in ("first", "same"))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    drawn = first.load(NAMES, dtype=torch.bfloat16, device="cuda")
+    kept = torch.cuda.memory_allocated() - before
+    assert torch.cuda.max_memory_allocated() - before == kept
+    again = same.load(reversed(NAMES), dtype=torch.bfloat16, device="cuda")
+    assert all(tensor.is_cuda and torch.equal(tensor, again[name]) for name, tensor in drawn.items())
+
+
 def test_random_roles_compute_finite_numbers(nano: Path, tmp_path: Path) -> None:
     directory = random_copy(nano, tmp_path / "random")
     checkpoint, config = Checkpoint(directory), OmniConfig.from_checkpoint(directory)
