@@ -159,14 +159,21 @@ def test_one_that_mostly_is_there_already_counts_as_short() -> None:
 
 
 def test_who_lost_his_pages_waits_until_those_beside_him_can_grow() -> None:
-    """Let in as soon as he fits, he would be thrown out at the next page that the other needs."""
+    """Let in as soon as he fits, he would be thrown out at the next page that the oldest needs."""
     subject = scheduler(pages=8, page_size=4)
-    old, new = joined(subject, TEXT[:8], None, outputs=17), joined(subject, [60] * 8, None, outputs=17)
-    while old.sampled_rows < 17:
+    oldest, short = (joined(subject, TEXT[:8], None, outputs=20) for _ in range(2))
+    newest = joined(subject, [60] * 16, None, outputs=8)
+    while oldest.computed_rows < 11:
         step(subject)
-    assert subject.preemptions == 1
-    subject.remove(old)
-    assert step(subject) == [(0, new.total_rows - 1)]
+    assert (newest.phase, subject.preemptions) == ("waiting", 1)
+    subject.remove(short)
+    assert subject.pool.free_count == subject.pool.pages_for(newest.total_rows)
+    assert step(subject) == [(11, 1)]
+    while oldest.sampled_rows < 20:
+        step(subject)
+    subject.remove(oldest)
+    step(subject)
+    assert (newest.computed_rows > 16, subject.preemptions) == (True, 1)
 
 
 def _computed(subject: Scheduler[Alike], sequence: Sequence[Alike]) -> Sequence[Alike]:
