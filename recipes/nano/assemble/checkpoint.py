@@ -31,6 +31,7 @@ def write_checkpoint(folder: WorkFolder, settings: AssembleSettings) -> None:
     model = assembled_model(folder).to(DTYPES[settings.dtype])
     model.generation_config = generation_config(SpecialTokens.from_folder(folder.tokenizer), settings)
     model.save_pretrained(unfinished)
+    (unfinished / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read what it writes
     shutil.rmtree(folder.checkpoint, ignore_errors=True)
     unfinished.rename(folder.checkpoint)
 
