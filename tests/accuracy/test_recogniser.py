@@ -1,13 +1,15 @@
 """The recogniser itself is to be trusted: it understands clear speech, and does not guess the rest."""
 
 import numpy as np
-import pytest
 import soundfile
 
 from recipes.nano.evaluation.recogniser import Recogniser
-from recipes.nano.evaluation.word_errors import Heard, edit_distance, word_error_rate
+from recipes.nano.evaluation.word_errors import Heard, word_error_rate
 from tests.accuracy.domain.held_out import readings
 from tests.accuracy.domain.items import Reading
+
+# Of 97 words by flite itself; who expects them in any order hears "a" and "an" badly.
+MOST_ERRORS = {"nano's sentences": 0.08, "any order": 0.25}
 
 
 def listen(recogniser: Recogniser, reading: Reading, said: str | None = None) -> Heard:
@@ -18,7 +20,7 @@ def listen(recogniser: Recogniser, reading: Reading, said: str | None = None) ->
 def test_clear_speech_is_understood(recogniser: Recogniser) -> None:
     heard = [listen(recogniser, reading) for reading in readings()]
     misheard = [str(one) for one in heard if one.errors]
-    assert word_error_rate(heard) <= 0.08, misheard
+    assert word_error_rate(heard) <= MOST_ERRORS[recogniser.expects], misheard
 
 
 def test_other_words_are_errors(recogniser: Recogniser) -> None:
@@ -45,18 +47,3 @@ def test_an_utterance_is_heard_alike_after_any_other(recogniser: Recogniser) -> 
 def test_silence_has_no_words(recogniser: Recogniser) -> None:
     heard = recogniser.listen("hello", np.zeros(16_000, np.float32), 16_000)
     assert heard.errors == 1
-
-
-@pytest.mark.parametrize(
-    ("expected", "got", "distance"),
-    [
-        ("a b c", "a b c", 0),
-        ("a b c", "a x c", 1),
-        ("a b c", "a c", 1),
-        ("a c", "a b c", 1),
-        ("a b", "", 2),
-        ("", "a", 1),
-    ],
-)
-def test_word_errors_are_replaced_missing_and_added_words(expected: str, got: str, distance: int) -> None:
-    assert edit_distance(expected.split(), got.split()) == distance

@@ -12,13 +12,11 @@ from recipes.nano.domain.questions import Question, arithmetic, held_out_phrase,
 from recipes.nano.domain.voices import VOICES, VOICES_TO_LEARN_FROM
 
 from .items import Film, Item, Picture, Reading, Sound, Speech, Text, Turn
-from .measured import measured_image_items
 
 ITEMS = 60
 # Pictures weigh next to nothing, and nano errs on them most: more of them tell more.
 PICTURES = 200
 CONVERSATIONS = 20
-SPEAKING_TURNS = 48
 READINGS = 24
 
 
@@ -73,12 +71,6 @@ def sound_items() -> tuple[Item, ...]:
 
 
 @cache
-def items_to_speak() -> tuple[Item, ...]:
-    """Typed questions with different answers, one in four a phrase to repeat."""
-    return tuple(islice(_to_speak(dice("speech"), "speech"), SPEAKING_TURNS))
-
-
-@cache
 def readings() -> tuple[Reading, ...]:
     """Other answers in the same proportions, read by the voices that nano's own were learnt from."""
     answers = islice(_to_speak(dice("reading"), "reading"), READINGS)
@@ -87,7 +79,7 @@ def readings() -> tuple[Reading, ...]:
 
 def all_items() -> Iterator[Item]:
     yield from chain(typed_items(), spoken_items(), transcription_items(), memory_items())
-    yield from chain(image_items(), measured_image_items(), video_items(), sound_items())
+    yield from chain(image_items(), video_items(), sound_items())
 
 
 def _typed_item(roll: Random, name: str) -> Item:
