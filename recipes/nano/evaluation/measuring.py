@@ -88,7 +88,7 @@ def _speech(
 
 
 def _evenly(aloud: Sequence[SpokenQuestion], count: int) -> Sequence[SpokenQuestion]:
-    return aloud[:: -(-len(aloud) // count)] if count else ()
+    return aloud[:: -(-len(aloud) // count)] if count and aloud else ()
 
 
 def _shown(asked: Sequence[Asked], what: str) -> Iterable[Asked]:
