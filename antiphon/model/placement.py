@@ -38,7 +38,7 @@ def sent(values: NDArray[Any], device: torch.device) -> Tensor:
 
 def sent_tensor(tensor: Tensor, device: torch.device) -> Tensor:
     """The same, from pinned memory, which torch keeps until it has been read."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def fetched(values: Tensor) -> Callable[[], Tensor]:
