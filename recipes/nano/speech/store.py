@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recipes.nano.domain.sentences import Line
 from recipes.nano.domain.voices import Integers
@@ -30,18 +31,22 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def write_shard(path: Path, utterances: Iterable[Utterance]) -> None:
-    """Under a temporary name first: a shard that is there is whole."""
     utterances = list(utterances)
+    write_arrays(
+        path,
+        texts=np.array([utterance.text for utterance in utterances], np.str_),
+        voices=np.array([utterance.voice for utterance in utterances], np.str_),
+        lengths=np.array([len(utterance.samples) for utterance in utterances], np.int64),
+        samples=np.concatenate([utterance.samples for utterance in utterances]).astype(np.int16),
+    )
+
+
+def write_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Under a temporary name first: a shard that is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("wb") as file:
-        np.savez(
-            file,
-            texts=np.array([utterance.text for utterance in utterances], np.str_),
-            voices=np.array([utterance.voice for utterance in utterances], np.str_),
-            lengths=np.array([len(utterance.samples) for utterance in utterances], np.int64),
-            samples=np.concatenate([utterance.samples for utterance in utterances]).astype(np.int16),
-        )
+        np.savez(file, allow_pickle=False, **arrays)
     unfinished.replace(path)
 
 

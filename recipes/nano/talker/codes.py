@@ -1,11 +1,12 @@
 """Speech as codes on disk: shards of some hundred utterances, written whole or not at all."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from recipes.nano.speech.store import write_arrays
 
 Codes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 
@@ -20,19 +21,14 @@ class Coded:
 
 
 def write_codes(path: Path, utterances: Iterable[Coded]) -> None:
-    """Under a temporary name first: a shard that is there is whole."""
     utterances = list(utterances)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
-        np.savez(
-            file,
-            texts=np.array([one.text for one in utterances], np.str_),
-            voices=np.array([one.voice for one in utterances], np.str_),
-            lengths=np.array([len(one.codes) for one in utterances], np.int64),
-            codes=np.concatenate([one.codes for one in utterances]).astype(np.uint8),
-        )
-    unfinished.replace(path)
+    write_arrays(
+        path,
+        texts=np.array([one.text for one in utterances], np.str_),
+        voices=np.array([one.voice for one in utterances], np.str_),
+        lengths=np.array([len(one.codes) for one in utterances], np.int64),
+        codes=np.concatenate([one.codes for one in utterances]).astype(np.uint8),
+    )
 
 
 def read_codes(path: Path) -> list[Coded]:
