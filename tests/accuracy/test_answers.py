@@ -1,44 +1,57 @@
 """Through the API nano answers held-out questions as often right as was measured, and word for word as transformers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import sqrt
+from dataclasses import dataclass
 
 import pytest
 
-from recipes.nano.evaluation.answers import ClassFigures
 from recipes.nano.evaluation.report import Report
 from tests.accuracy import record
 from tests.accuracy.domain import held_out
 from tests.accuracy.domain.items import Item
+from tests.accuracy.domain.measured import measured_image_items
 
 # The first test waits for every answer.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-# By the names that the report has for them.
-CLASSES: Mapping[str, Callable[[], Sequence[Item]]] = {
-    "typed": held_out.typed_items,
-    "spoken": held_out.spoken_items,
-    "transcription": held_out.transcription_items,
-    "spoken_memory": held_out.memory_items,
-    "image": held_out.image_items,
-    "video": held_out.video_items,
-    "sound": held_out.sound_items,
+TOLERANCE = 0.03
+
+
+@dataclass(frozen=True)
+class Class:
+    """`measured` is the share of right answers by plain transformers; the report may not fall below it."""
+
+    items: Callable[[], Sequence[Item]]
+    measured: float
+
+
+# By the names that the report has for them. `image`: on 800 fresh pictures plain transformers answers 758 right, since
+# nano errs on one in four descriptions of three shapes; `measured image` are the pictures that it was first measured with.
+CLASSES: Mapping[str, Class] = {
+    "typed": Class(held_out.typed_items, 1.00),
+    "spoken": Class(held_out.spoken_items, 0.95),
+    "transcription": Class(held_out.transcription_items, 0.96),
+    "spoken_memory": Class(held_out.memory_items, 1.00),
+    "measured image": Class(measured_image_items, 1.00),
+    "image": Class(held_out.image_items, 0.9475),
+    "video": Class(held_out.video_items, 1.00),
+    "sound": Class(held_out.sound_items, 0.95),
 }
 
 
 @pytest.mark.parametrize("of_class", CLASSES)
-def test_answers_are_as_often_right_as_measured(answers: Mapping[str, str], measured: Report, of_class: str) -> None:
-    items = CLASSES[of_class]()
+def test_answers_are_as_often_right_as_measured(answers: Mapping[str, str], of_class: str) -> None:
+    asked = CLASSES[of_class]
+    items = asked.items()
     wrong = [item for item in items if answers[item.name].strip() != item.expected]
+    right = 1 - len(wrong) / len(items)
     listed = "\n".join(f"{i.name}: {i.asked} -> {answers[i.name]!r}, expected {i.expected!r}" for i in wrong)
-    figures, right = measured.of_class(of_class), len(items) - len(wrong)
-    assert right / len(items) >= figures.right_share - chance(right, len(items), figures), listed
+    assert right >= asked.measured - TOLERANCE, f"{right:.3f} of {len(items)} {of_class} answers are right:\n{listed}"
 
 
-def chance(right: int, asked: int, measured: ClassFigures) -> float:
-    """By how much two counts of the same skill, of other questions, may differ: two standard errors."""
-    share = (right + measured.right_by_transformers + 1) / (asked + measured.asked + 2)
-    return 2 * sqrt(share * (1 - share) * (1 / asked + 1 / measured.asked))
+@pytest.mark.parametrize("of_class", [name for name in CLASSES if name != "measured image"])
+def test_the_report_is_not_below_what_was_measured(measured: Report, of_class: str) -> None:
+    assert measured.of_class(of_class).right_share >= CLASSES[of_class].measured - TOLERANCE
 
 
 @pytest.mark.parametrize("of_class", CLASSES)
@@ -47,7 +60,7 @@ def test_answers_are_those_of_transformers(answers: Mapping[str, str], of_class:
     recorded = record.load()
     differing = {
         item.name: (answers[item.name], recorded[item.name].transformers)
-        for item in CLASSES[of_class]()
+        for item in CLASSES[of_class].items()
         if answers[item.name] != recorded[item.name].transformers
     }
     assert not differing, f"(Antiphon, transformers): {differing}"

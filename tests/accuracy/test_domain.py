@@ -9,6 +9,9 @@ from PIL import Image, ImageSequence
 
 from recipes.nano.domain import films
 from recipes.nano.domain.language import dice
+from recipes.nano.evaluation.language_model import sentences_of_the_domain
+from recipes.nano.evaluation.sentences import lines_to_speak
+from recipes.nano.evaluation.word_errors import words_of
 from tests.accuracy import record
 from tests.accuracy.domain import held_out
 from tests.accuracy.domain.items import DATA, Sound, Speech
@@ -45,6 +48,13 @@ def test_recordings_are_16_khz_and_one_channel() -> None:
     recordings = [m for item in held_out.all_items() for m in item.media if isinstance(m, Speech | Sound)]
     for about in (soundfile.info(recording.file) for recording in recordings):
         assert (about.samplerate, about.channels, about.subtype) == (16_000, 1, "PCM_16")
+
+
+def test_phrases_to_speak_are_unknown_to_the_recogniser() -> None:
+    known = set(sentences_of_the_domain())
+    phrases = [line.text for line in lines_to_speak(120) if line.kind == "phrase"]
+    assert phrases
+    assert not [phrase for phrase in phrases if words_of(phrase) in known and len(words_of(phrase)) > 1]
 
 
 def test_films_lose_nothing_when_encoded() -> None:

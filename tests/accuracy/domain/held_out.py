@@ -12,6 +12,7 @@ from recipes.nano.domain.questions import Question, arithmetic, held_out_phrase,
 from recipes.nano.domain.voices import VOICES, VOICES_TO_LEARN_FROM
 
 from .items import Film, Item, Picture, Reading, Sound, Speech, Text, Turn
+from .measured import measured_image_items
 
 ITEMS = 60
 # Pictures weigh next to nothing, and nano errs on them most: more of them tell more.
@@ -79,7 +80,7 @@ def readings() -> tuple[Reading, ...]:
 
 def all_items() -> Iterator[Item]:
     yield from chain(typed_items(), spoken_items(), transcription_items(), memory_items())
-    yield from chain(image_items(), video_items(), sound_items())
+    yield from chain(image_items(), measured_image_items(), video_items(), sound_items())
 
 
 def _typed_item(roll: Random, name: str) -> Item:

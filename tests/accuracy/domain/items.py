@@ -51,8 +51,11 @@ class Sound:
 
 @dataclass(frozen=True)
 class Picture:
+    """Drawn with the numbers of its seed, or else of its name."""
+
     name: str
     scene: Scene
+    seed: int | None = None
 
     @property
     def file(self) -> Path:
@@ -118,7 +121,7 @@ def _described(part: Part) -> str:
             return f"<{voice} says: {words}>"
         case Sound(_, kind):
             return f"<{kind}>"
-        case Picture(_, scene):
+        case Picture(_, scene, _):
             return f"<{', '.join(map(str, scene.shapes))} on {scene.background}>"
         case Film(_, motion):
             return f"<{motion.shape} moves {motion.direction} on {motion.background}>"

@@ -5,6 +5,7 @@ Needs Debian's flite 2.2 and espeak-ng 1.51; everything is drawn from the media'
 
 import subprocess
 from io import BytesIO
+from random import Random
 
 import soundfile
 
@@ -31,12 +32,16 @@ def rendered(medium: Medium | Reading) -> bytes:
             return _as_flac(voices.read_aloud(words, voice))
         case Sound(_, kind):
             return _as_flac(sounds.synthesise(kind, roll.getrandbits(32)))
-        case Picture(_, scene):
+        case Picture(_, scene, _):
             out = BytesIO()
-            pictures.draw(roll, scene).save(out, "PNG", optimize=True)
+            pictures.draw(_numbers(medium), scene).save(out, "PNG", optimize=True)
             return out.getvalue()
         case Film(_, motion):
             return films.as_gif(films.draw(roll, motion))
+
+
+def _numbers(picture: Picture) -> Random:
+    return dice(picture.name) if picture.seed is None else Random(picture.seed)  # noqa: S311 - nothing here is secret
 
 
 def _as_flac(samples: voices.Integers) -> bytes:
