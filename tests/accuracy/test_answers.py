@@ -26,7 +26,7 @@ class Class:
 
 
 # By the names that the report has for them. `image`: on 800 fresh pictures plain transformers answers 758 right, since
-# nano errs on one in four descriptions of three shapes; `measured image` are the pictures that it was first measured with.
+# nano errs on one in four descriptions of three shapes; `measured image` are those first measured with.
 CLASSES: Mapping[str, Class] = {
     "typed": Class(held_out.typed_items, 1.00),
     "spoken": Class(held_out.spoken_items, 0.95),
