@@ -2,7 +2,7 @@
 
 All rows of a batch go through the same few tensor operations, yet a row's id depends on nothing but its own logits,
 history and generator: whoever else is in the batch, the same seed gives the same draw. Generators live on the host,
-everything else beside the logits: ids are drawn without waiting for any to be known.
+everything else beside the logits: on a device ids are drawn without waiting for any to be known.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.engine.penalties import History, PenalisedRows
+from antiphon.engine.penalties import History, penalties
 from antiphon.model.placement import sent
 
 # Stands for an id where none can be chosen: the logits are no numbers, or all of them are suppressed.
@@ -78,8 +78,7 @@ class Sampler:
     def draw(self, logits: Tensor, states: Sequence[SamplerState]) -> Tensor:
         """logits (B, V) float32, overwritten -> int64 (B): an id or NO_ID a row, recorded in the row's history. Waits
         for nothing."""
-        histories = [state.history for state in states]
-        penalised = PenalisedRows(histories, logits) if any(each is not None for each in histories) else None
+        penalised = penalties([state.history for state in states], logits)
         if penalised is not None:
             logits = penalised.penalise(logits)
         _add_bias(logits, states)
