@@ -6,6 +6,7 @@
     │   ├── ContextTooLong      prompt and answer do not fit into the model's context
     │   └── TooLarge            a body or medium above its bound (HTTP 413, gRPC OUT_OF_RANGE)
     ├── NotFound                a model, voice or other thing that does not exist (HTTP 404, gRPC NOT_FOUND)
+    ├── Conflict                somebody else changed or took over the thing meanwhile (HTTP 409, gRPC ABORTED)
     ├── AtCapacity              every queue is full; try again soon (HTTP 503 + Retry-After, gRPC RESOURCE_EXHAUSTED)
     ├── Unavailable             a stage cannot be reached or is stopping (HTTP 503, gRPC UNAVAILABLE)
     ├── DeadlineExceeded        the request's time is over (HTTP 504, gRPC DEADLINE_EXCEEDED)
@@ -53,6 +54,10 @@ class TooLarge(InvalidInput):
 
 class NotFound(AntiphonError):
     code = "not_found"
+
+
+class Conflict(AntiphonError):
+    code = "conflict"
 
 
 class AtCapacity(AntiphonError):

@@ -47,6 +47,7 @@ _STATUS_OF: Final[tuple[tuple[type[AntiphonError], HTTPStatus], ...]] = (
     (errors.TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (errors.InvalidInput, HTTPStatus.BAD_REQUEST),
     (errors.NotFound, HTTPStatus.NOT_FOUND),
+    (errors.Conflict, HTTPStatus.CONFLICT),
     (RequestTimeoutError, HTTPStatus.REQUEST_TIMEOUT),
     (UnsupportedMediaTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (errors.AtCapacity, HTTPStatus.SERVICE_UNAVAILABLE),
