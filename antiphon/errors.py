@@ -5,8 +5,11 @@
     │   ├── UnreadableMedia     a sound, image or video that cannot be decoded
     │   ├── ContextTooLong      prompt and answer do not fit into the model's context
     │   └── TooLarge            a body or medium above its bound (HTTP 413, gRPC OUT_OF_RANGE)
+    ├── Unauthenticated         no key, or one that does not hold (HTTP 401, gRPC UNAUTHENTICATED)
+    ├── PermissionDenied        the key does not allow this (HTTP 403, gRPC PERMISSION_DENIED)
     ├── NotFound                a model, voice or other thing that does not exist (HTTP 404, gRPC NOT_FOUND)
     ├── Conflict                somebody else changed or took over the thing meanwhile (HTTP 409, gRPC ABORTED)
+    ├── RateLimited             the tenant has used up what it may (HTTP 429 + Retry-After, gRPC RESOURCE_EXHAUSTED)
     ├── AtCapacity              every queue is full; try again soon (HTTP 503 + Retry-After, gRPC RESOURCE_EXHAUSTED)
     ├── Unavailable             a stage cannot be reached or is stopping (HTTP 503, gRPC UNAVAILABLE)
     ├── DeadlineExceeded        the request's time is over (HTTP 504, gRPC DEADLINE_EXCEEDED)
@@ -16,6 +19,8 @@
 Each says what was expected, what came and what to do. They are raised where the fault is noticed and translated once,
 at the border: `antiphon.wire.errors` to gRPC status, `services.gateway.error_envelope` to OpenAI's envelope.
 """
+
+from typing import Literal
 
 
 class AntiphonError(Exception):
@@ -52,8 +57,29 @@ class TooLarge(InvalidInput):
     code = "too_large"
 
 
+class Unauthenticated(AntiphonError):
+    code = "invalid_api_key"
+
+
+class PermissionDenied(AntiphonError):
+    code = "permission_denied"
+
+
 class NotFound(AntiphonError):
     code = "not_found"
+
+
+class RateLimited(AntiphonError):
+    """limited: what ran out, in the words of OpenAI's clients. retry_after_seconds: when as much is there again."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: float = 1.0, limited: Literal["requests", "tokens"] = "requests"
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.limited = limited
 
 
 class Conflict(AntiphonError):

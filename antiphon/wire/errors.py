@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import grpc
 
 from antiphon import errors
-from antiphon.errors import AntiphonError, AtCapacity, InternalError
+from antiphon.errors import AntiphonError, AtCapacity, InternalError, RateLimited
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def metadata_of(error: AntiphonError) -> Metadata:
         pairs.append((CODE_KEY, quote(error.code)))
     if error.param:
         pairs.append((PARAM_KEY, quote(error.param[:MAX_DETAILS_CHARACTERS], safe="[]")))
-    if isinstance(error, AtCapacity):
+    if isinstance(error, AtCapacity | RateLimited):
         pairs.append((RETRY_AFTER_KEY, f"{error.retry_after_seconds:g}"))
     return tuple(pairs)
 
@@ -89,7 +89,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, called: str) -> AntiphonError
     kind = _CLASS_NAMED.get(told.get(TYPE_KEY, ""))
     if kind is None:
         return _from_bare_status(error.code(), message, called)
-    if issubclass(kind, AtCapacity):
+    if issubclass(kind, AtCapacity | RateLimited):
         return kind(message, retry_after_seconds=_seconds(told.get(RETRY_AFTER_KEY)))
     param = told.get(PARAM_KEY)
     return kind(message, param=unquote(param) if param else None, code=unquote(told.get(CODE_KEY, "")) or None)

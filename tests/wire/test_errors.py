@@ -12,6 +12,9 @@ EVERY_ERROR = [
     family.ContextTooLong("Too long: ünïcödé 语音.", param="messages"),
     family.TooLarge("Too large.", param="größe[0] x"),
     family.NotFound("No such voice.", code="voice_not_found"),
+    family.Unauthenticated("No key."),
+    family.PermissionDenied("Not this model.", param="model", code="model_not_allowed"),
+    family.RateLimited("Used up.", retry_after_seconds=7.5),
     family.AtCapacity("Full.", retry_after_seconds=2.5),
     family.Unavailable("Away."),
     family.DeadlineExceeded("Late."),
@@ -30,8 +33,8 @@ def test_every_error_comes_back_as_itself(error: family.AntiphonError) -> None:
     back = errors.from_rpc_error(as_rpc_error(error), called="talker")
     assert type(back) is type(error)
     assert (back.message, back.code, back.param) == (error.message, error.code, error.param)
-    if isinstance(error, family.AtCapacity):
-        assert isinstance(back, family.AtCapacity)
+    if isinstance(error, family.AtCapacity | family.RateLimited):
+        assert isinstance(back, family.AtCapacity | family.RateLimited)
         assert back.retry_after_seconds == error.retry_after_seconds
     assert all(value.isascii() and value.isprintable() for _, value in errors.metadata_of(error))
 
