@@ -5,7 +5,7 @@ from typing import Literal
 
 from antiphon.errors import InvalidInput
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Modality = Literal["audio", "image", "video"]
 
 
@@ -38,11 +38,25 @@ Part = Text | Audio | Image | Video
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that an earlier answer called."""
+
+    name: str
+    # JSON, as it is to be written.
+    arguments: str
+
+    def __post_init__(self) -> None:
+        _refuse_lone_surrogates(self.name + self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. Media stand for their bytes, which only the encoders see."""
+    """One turn. Media stand for their bytes, which only the encoders see. A turn of role tool is what a call gave."""
 
     role: Role
     parts: tuple[Part, ...]
+    # Of an assistant's turn, after its text.
+    tool_calls: tuple[ToolCall, ...] = ()
 
     def __post_init__(self) -> None:
         if self.role != "user" and any(not isinstance(part, Text) for part in self.parts):
@@ -58,10 +72,14 @@ class Conversation:
     messages: tuple[Message, ...]
     # None leaves the choice to the checkpoint's chat template.
     enable_thinking: bool | None = None
+    # What the answer may call, each as the JSON in which the template tells it.
+    tools: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.messages:
             raise InvalidInput("Expected at least one message; found none.", param="messages")
+        for tool in self.tools:
+            _refuse_lone_surrogates(tool)
 
     @property
     def media(self) -> tuple[Audio | Image | Video, ...]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from antiphon.errors import CheckpointError, InvalidInput
@@ -25,10 +25,14 @@ class ChatTemplate:
     def __init__(self, source: str, words: dict[str, str], origin: Path) -> None:
         """words: the tokens that a template may name, such as eos_token."""
         self._words, self._origin = words, origin
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source)
+            self._template = environment.from_string(source)
+            asked = meta.find_undeclared_variables(environment.parse(source))
         except TemplateSyntaxError as error:
             raise CheckpointError(f"{origin}: expected a chat template in Jinja; {error}") from error
+        self.takes_tools = "tools" in asked
+        self.switches_thinking = "enable_thinking" in asked
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Path) -> "ChatTemplate":
@@ -50,7 +54,7 @@ class ChatTemplate:
         try:
             return self._template.render(
                 messages=[_for_template(message, stand_ins) for message in conversation.messages],
-                tools=None,
+                tools=[stand_ins.json(tool) for tool in conversation.tools] or None,
                 documents=None,
                 add_generation_prompt=True,
                 **self._words,
@@ -71,6 +75,16 @@ class _Piece:
         self.text, self.is_control = text, is_control
 
 
+class _JsonStandIn:
+    """Values that a template writes by its filter tojson, or as they are; it cannot look into them."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    def __str__(self) -> str:
+        return self._word
+
+
 class _StandIns:
     """One random word for each text of a conversation, and back."""
 
@@ -85,6 +99,9 @@ class _StandIns:
             return ""
         self._texts.append(text)
         return f"{self._word}{len(self._texts) - 1}e"
+
+    def json(self, text: str) -> _JsonStandIn:
+        return _JsonStandIn(self.stand_in(text))
 
     def put_back(self, rendered: str, control: re.Pattern[str]) -> Iterator[_Piece]:
         """Stretches of plain text and control tokens in turn."""
@@ -123,7 +140,16 @@ def _for_template(message: Message, stand_ins: _StandIns) -> dict[str, object]:
             else {"type": modality_of(part)}
             for part in message.parts
         ]
-    return {"role": message.role, "content": content}
+    told: dict[str, object] = {"role": message.role, "content": content}
+    if message.tool_calls:
+        told["tool_calls"] = [
+            {
+                "type": "function",
+                "function": {"name": stand_ins.stand_in(call.name), "arguments": stand_ins.json(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    return told
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -131,10 +157,14 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=["jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_refused
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005 - as transformers does
     return environment
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    return str(value) if isinstance(value, _JsonStandIn) else json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _raise_refused(message: str) -> NoReturn:
