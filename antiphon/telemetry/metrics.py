@@ -1,6 +1,6 @@
 """The process's Prometheus metrics: one registry, one object that knows every series."""
 
-from functools import cache
+from functools import cache, cached_property
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -10,6 +10,7 @@ from antiphon.telemetry import names
 from antiphon.telemetry.first_packet import FirstPacket
 from antiphon.telemetry.names import StageName
 from antiphon.telemetry.page_metrics import PageMetrics
+from antiphon.telemetry.storage_metrics import StorageMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -61,6 +62,11 @@ class Metrics:
         )
         self.pages = PageMetrics()
         self.registry.register(self.pages)
+
+    @cached_property
+    def storage(self) -> StorageMetrics:
+        """Exposed only where it is used: who has no Redis has none that is away."""
+        return StorageMetrics(self.registry)
 
     def observe_stage(self, stage: StageName, *, queue_ms: float, first_output_ms: float, total_ms: float) -> None:
         self._queue.labels(stage).observe(queue_ms / 1e3)

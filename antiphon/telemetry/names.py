@@ -66,6 +66,9 @@ METRIC_PAGES_EVICTED: Final = "antiphon_pages_evicted"
 METRIC_ROWS_REUSED: Final = "antiphon_rows_reused"
 METRIC_PREEMPTIONS: Final = "antiphon_preemptions"
 METRIC_CACHED_TOKENS: Final = "antiphon_cached_prompt_tokens"
+METRIC_STORAGE_SECONDS: Final = "antiphon_storage_seconds"
+METRIC_STORAGE_UP: Final = "antiphon_storage_up"
+METRIC_STORAGE_LOST: Final = "antiphon_storage_lost"
 
 # The parts of a first packet, in the order in which they happen; they follow each other without a gap.
 FirstPacketPart = Literal["prepare", "encoders", "thinker", "talker", "codec", "emit"]
