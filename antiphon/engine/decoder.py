@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Literal
 
@@ -22,7 +22,7 @@ from antiphon.engine.load import Load
 from antiphon.engine.page_keys import PageKeys
 from antiphon.engine.runner import LaunchingRunner, Outcome, Runner
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
-from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Slice, Timings
+from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Share, Slice, Timings
 from antiphon.engine.step import Launch, Step, sentence
 from antiphon.errors import AntiphonError, InternalError, Unavailable
 
@@ -43,6 +43,7 @@ class Submission(Generic[RequestT]):
     page_keys: PageKeys | None = None
     # For which a listener plays one output; zero where nobody listens.
     output_seconds: float = 0.0
+    share: Share = field(default_factory=Share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Decoder(Generic[RequestT, OutputT]):
             Clock(time.perf_counter()),
             submission.page_keys,
             submission.output_seconds,
+            submission.share,
         )
         generation: Generation[OutputT] = Generation(_SequenceLine(sequence, self._wake, self._cancel), loop)
         with self._lock:

@@ -5,7 +5,8 @@ goes to the shortest first. Pages that others filled with the same are taken ove
 are taken on demand; when none is left the newest sequence gives its pages back and is computed again later, once there
 is room for it and for those beside it to grow. A sequence that lacks input, or whose reader is behind, is passed over;
 what it holds is taken from it only when nobody else can move. While a listener is about to hear silence, those whose
-listeners have plenty sit out: a step takes the longer the more take part.
+listeners have plenty sit out: a step takes the longer the more take part. Where several tenants want the step, it is
+shared between them (`fairness`), and those who go on by one row are as many as a step is still quick with.
 """
 
 from bisect import insort
@@ -13,9 +14,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Generic
 
+from antiphon.engine.fairness import (
+    OUTPUT_COST,
+    VirtualCounters,
+    in_turn,
+    leaves_room,
+    newest_of_those_above,
+    rows_to_share,
+)
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.prefix_cache import PrefixCache
 from antiphon.engine.sequence import RequestT, Sequence, Slice
+from antiphon.engine.step_plan import StepPlan
 from antiphon.errors import AtCapacity, ContextTooLong
 
 # One in so many rows of prompts goes to the shortest first, not to the oldest.
@@ -33,6 +43,8 @@ class SchedulerLimits:
     max_waiting: int
     # Rows of one step, decodes and prefill chunks together.
     rows_per_step: int
+    # Sequences that go on by one row in a step that several tenants want; None takes all.
+    shared_step_sequences: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_running <= self.rows_per_step or self.max_waiting < 1:
@@ -40,29 +52,6 @@ class SchedulerLimits:
                 f"Expected 1 <= max_running <= rows_per_step and max_waiting >= 1, so that every running sequence can "
                 f"decode in each step; got {self}."
             )
-
-
-class _Plan(Generic[RequestT]):
-    """The slices of one step, at most one a sequence, and the rows that may still be added."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.slices: dict[int, Slice[RequestT]] = {}
-
-    def rows_of(self, sequence: Sequence[RequestT]) -> int:
-        planned = self.slices.get(sequence.number)
-        return planned.row_count if planned else 0
-
-    def add(self, sequence: Sequence[RequestT], row_count: int) -> None:
-        """To those that it has in this plan already."""
-        first, rows = sequence.computed_rows, self.rows_of(sequence) + row_count
-        samples = first + rows == sequence.total_rows
-        self.slices[sequence.number] = Slice(sequence, first, rows, samples, sequence.pages)
-        self.budget -= row_count
-
-    def drop(self, sequence: Sequence[RequestT]) -> None:
-        dropped = self.slices.pop(sequence.number, None)
-        self.budget += dropped.row_count if dropped else 0
 
 
 class Scheduler(Generic[RequestT]):
@@ -74,6 +63,7 @@ class Scheduler(Generic[RequestT]):
         self.running: list[Sequence[RequestT]] = []
         self.waiting: list[Sequence[RequestT]] = []
         self.cache = PrefixCache(pool)
+        self.counters = VirtualCounters()
         # Times that a sequence lost its pages, so far.
         self.preemptions = 0
         self._arrivals = 0
@@ -85,11 +75,13 @@ class Scheduler(Generic[RequestT]):
                 f"Expected at most {self.pool.page_count * self.pool.page_size} rows of prompt and answer; this "
                 f"request may need {sequence.max_rows}. Shorten the prompt or lower the limit of the answer."
             )
-        if len(self.waiting) >= self.limits.max_waiting:
+        own = sum(other.share.tenant == sequence.share.tenant for other in self.waiting)
+        if not leaves_room(self.limits.max_waiting, len(self.waiting), own, sequence.share):
             raise AtCapacity(f"All {self.limits.max_waiting} places in the queue are taken. Try again soon.")
         sequence.number = self._arrivals
         self._arrivals += 1
         self.waiting.append(sequence)
+        self.counters.arrive(sequence.share)
 
     def schedule(self) -> list[Slice[RequestT]]:
         """The next step; empty when no sequence can be worked on."""
@@ -99,7 +91,10 @@ class Scheduler(Generic[RequestT]):
         return list(plan.slices.values())
 
     def begin(self, part: Slice[RequestT]) -> None:
-        """Counts the rows of a slice whose step begins, and the row that its output adds, for the next step."""
+        """Counts the rows of a slice whose step begins, and the row that its output adds, for the next step. What is
+        computed again because others needed the pages is nobody's debt."""
+        again = max(0, min(part.sequence.reached_rows, part.first_row + part.row_count) - part.first_row)
+        self.counters.charge(part.sequence.share, part.row_count - again + OUTPUT_COST * part.samples)
         part.sequence.computed_rows = part.first_row + part.row_count
         part.sequence.sampled_rows += part.samples
         part.sequence.steps_under_way += 1
@@ -121,10 +116,11 @@ class Scheduler(Generic[RequestT]):
             return
         (self.running if sequence.phase == "running" else self.waiting).remove(sequence)
         self._free_pages(sequence)
+        self.counters.depart(sequence.share)
         sequence.phase = "ended"
 
-    def _plan(self) -> _Plan[RequestT]:
-        plan: _Plan[RequestT] = _Plan(self.limits.rows_per_step)
+    def _plan(self) -> StepPlan[RequestT]:
+        plan: StepPlan[RequestT] = StepPlan(self.limits.rows_per_step)
         decodes, prefills = [], []
         for sequence in self.running:
             pending = sequence.pending_rows
@@ -132,17 +128,30 @@ class Scheduler(Generic[RequestT]):
                 decodes.append(sequence)
             elif pending > 1:
                 prefills.append(sequence)
-        for sequence in _without_plenty(decodes):
+        for sequence in self._decodes_in_turn(_without_plenty(decodes)):
             self._extend(plan, sequence)
         self._prefill(plan, prefills)
         return plan
 
-    def _prefill(self, plan: _Plan[RequestT], running: list[Sequence[RequestT]]) -> None:
+    def _decodes_in_turn(self, decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT]]:
+        """Of a tenant those first who hear silence first."""
+        if not self.counters.has_several:
+            return decodes
+        decodes = in_turn(sorted(decodes, key=_lead_seconds), _decode_cost, self.counters)
+        most = self.limits.shared_step_sequences
+        if most is None or len(decodes) <= most:
+            return decodes
+        wanting = {each.share.tenant for each in [*self.running, *self.waiting] if each.pending_rows > 0}
+        return decodes[:most] if len(wanting) > 1 else decodes
+
+    def _prefill(self, plan: StepPlan[RequestT], running: list[Sequence[RequestT]]) -> None:
         """Were it oldest first only, everybody would wait until a long prompt before him has been read."""
         running = [sequence for sequence in running if sequence.phase == "running"]  # decodes may have taken its pages
         for sequence in running:
             self.cache.adopt(sequence)
-        wanted = running + self._admissible(plan)
+        wanted = in_turn(running + self._admissible(plan), self._rows_left, self.counters)
+        if self.counters.has_several:
+            plan.budget = min(plan.budget, rows_to_share(wanted, self._rows_left, self.limits.rows_per_step))
         if sum(self._rows_left(sequence) for sequence in wanted) <= plan.budget:
             return self._serve(plan, wanted)
         kept = plan.budget // _SHORTEST_FIRST
@@ -159,7 +168,7 @@ class Scheduler(Generic[RequestT]):
         waits = sequence.phase == "waiting"
         return sequence.pending_rows - (self.cache.reusable_pages(sequence) * self.pool.page_size if waits else 0)
 
-    def _admissible(self, plan: _Plan[RequestT]) -> list[Sequence[RequestT]]:
+    def _admissible(self, plan: StepPlan[RequestT]) -> list[Sequence[RequestT]]:
         """Those that can go on to an output come first; others may compute ahead with what is left."""
         if not self.waiting or len(self.running) >= self.limits.max_running or plan.budget < 1:
             return []
@@ -168,18 +177,28 @@ class Scheduler(Generic[RequestT]):
         ready = [s for s in whole if s.can_sample]
         return ready + [s for s in whole if not s.can_sample and s.pending_rows > 0]
 
-    def _serve(self, plan: _Plan[RequestT], sequences: Iterable[Sequence[RequestT]]) -> None:
+    def _serve(self, plan: StepPlan[RequestT], sequences: Iterable[Sequence[RequestT]]) -> None:
         """Of those that wait, none after the first that does not fit."""
         admits = True
         for sequence in sequences:
             if plan.budget < 1:
                 return
             if sequence.phase == "waiting":
+                if not self._leaves_room(sequence):
+                    continue
                 admits = admits and self._fits(sequence)
                 if not admits:
                     continue
                 self._admit(sequence)
             self._extend(plan, sequence)
+
+    def _leaves_room(self, sequence: Sequence[RequestT]) -> bool:
+        """For other tenants: in the places of those who run, and in the pages."""
+        own = [each for each in self.running if each.share.tenant == sequence.share.tenant]
+        pages, used = sum(len(each.pages) for each in own), self.pool.page_count - self.pool.free_count
+        return leaves_room(self.limits.max_running, len(self.running), len(own), sequence.share) and leaves_room(
+            self.pool.page_count, used, pages, sequence.share
+        )
 
     def _fits(self, sequence: Sequence[RequestT]) -> bool:
         if len(self.running) >= self.limits.max_running:
@@ -206,7 +225,7 @@ class Scheduler(Generic[RequestT]):
         insort(self.running, sequence, key=_number)
         self.cache.adopt(sequence)
 
-    def _extend(self, plan: _Plan[RequestT], sequence: Sequence[RequestT]) -> None:
+    def _extend(self, plan: StepPlan[RequestT], sequence: Sequence[RequestT]) -> None:
         if sequence.phase != "running" or plan.budget < 1:
             return
         room = self._room(plan, sequence)
@@ -218,16 +237,18 @@ class Scheduler(Generic[RequestT]):
                 sequence.pages += self.pool.take(missing)
             plan.add(sequence, rows)
 
-    def _room(self, plan: _Plan[RequestT], sequence: Sequence[RequestT]) -> int:
+    def _room(self, plan: StepPlan[RequestT], sequence: Sequence[RequestT]) -> int:
         """Rows for which there are pages; makes room for one by preempting newer sequences."""
         while True:
             pages = len(sequence.pages) + self.pool.free_count
             room = pages * self.pool.page_size - sequence.computed_rows
-            newest = self.running[-1]
-            if room > 0 or newest is sequence:
+            if room > 0:
                 return room
-            plan.drop(newest)
-            self._preempt(newest)
+            giver = newest_of_those_above(self.running, self.pool.page_count, self.counters)
+            if giver is sequence:
+                return room
+            plan.drop(giver)
+            self._preempt(giver)
 
     def _preempt(self, sequence: Sequence[RequestT]) -> None:
         self.running.remove(sequence)
@@ -257,6 +278,14 @@ def _without_plenty(decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT
     if min((sequence.lead_seconds for sequence in decodes), default=_URGENT_SECONDS) >= _URGENT_SECONDS:
         return decodes
     return [sequence for sequence in decodes if sequence.lead_seconds < _PLENTY_SECONDS]
+
+
+def _decode_cost(_: Sequence[RequestT]) -> float:
+    return 1 + OUTPUT_COST
+
+
+def _lead_seconds(sequence: Sequence[RequestT]) -> float:
+    return sequence.lead_seconds
 
 
 def _number(sequence: Sequence[RequestT]) -> int:

@@ -52,6 +52,18 @@ class Clock:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """On whose behalf a request runs."""
+
+    # Requests that name none are one tenant.
+    tenant: str = ""
+    # Of steps, beside other tenants.
+    weight: float = 1.0
+    # Nobody waits for it: it takes what others leave.
+    is_batch: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Sequence(Generic[RequestT]):
     """request: what the runner needs to compute its rows; the engine never looks inside."""
@@ -68,6 +80,7 @@ class Sequence(Generic[RequestT]):
     page_keys: PageKeys | None = None
     # For which its listener plays one output; zero where nobody listens.
     output_seconds: float = 0.0
+    share: Share = field(default_factory=Share)
 
     # The order of arrival; like all below it but the last four, the scheduler's to set.
     number: int = -1

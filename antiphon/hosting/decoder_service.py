@@ -1,6 +1,7 @@
 """What the services around a decoder share: their knobs, and how they tell their load."""
 
 from pathlib import Path
+from typing import Final
 
 import torch
 from pydantic import Field
@@ -14,6 +15,8 @@ from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.hosting.service import ServiceLoad
 from antiphon.model.placement import DeviceName, TypeName
 from antiphon.telemetry.page_metrics import PageCounts
+
+_SHARED_STEP_REQUESTS_CPU: Final = 8
 
 
 class DecoderSettings(BaseSettings):
@@ -35,6 +38,9 @@ class DecoderSettings(BaseSettings):
     rows_per_step: int = Field(512, gt=0, le=4096)
     running_requests: int = Field(128, gt=0)
     waiting_requests: int = Field(256, gt=0)
+    # That go on by one row in a step which several tenants want. Unset, 8 on a CPU, whose steps last longer with each,
+    # and all of them elsewhere.
+    shared_step_requests: int | None = Field(None, gt=0)
     # Steps of fixed shape for requests that go on by one row, which a GPU replays as CUDA graphs; and steps that begin
     # before the outputs of the last one have been read. Unset, on a GPU.
     fixed_steps: bool | None = None
@@ -51,7 +57,10 @@ class DecoderSettings(BaseSettings):
         return min(most_rows, self.context_rows or most_rows)
 
     def bounds(self, device: torch.device) -> DecoderBounds:
-        steps = SchedulerLimits(self.running_requests, self.waiting_requests, self.rows_per_step)
+        shared = _SHARED_STEP_REQUESTS_CPU if device.type == "cpu" else None
+        steps = SchedulerLimits(
+            self.running_requests, self.waiting_requests, self.rows_per_step, self.shared_step_requests or shared
+        )
         overlaps = device.type == "cuda" if self.overlapping_steps is None else self.overlapping_steps
         return DecoderBounds(steps, self.page_count, self.page_rows, self.media_rows, overlaps)
 

@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.engine.sampler import SamplingParameters
-from antiphon.engine.sequence import FinishReason, Timings
+from antiphon.engine.sequence import FinishReason, Share, Timings
 from antiphon.errors import InvalidInput
 from antiphon.v1 import generation_pb2
-from antiphon.v1.generation_pb2 import Prompt, Sampling
+from antiphon.v1.generation_pb2 import PRIORITY_BATCH, Prompt, Sampling, Scheduling
 from antiphon.wire import arrays
 
 MAX_LOGIT_BIASES: Final = 1024
 MAX_LOGIT_BIAS: Final = 100.0
 MAX_PENALTY: Final = 100.0
+MAX_TENANT_CHARACTERS: Final = 128
+MAX_WEIGHT: Final = 1000.0
 # Logits are divided by it: smaller ones would make them infinite, and infinities no numbers.
 MIN_REPETITION_PENALTY: Final = 0.001
 
@@ -42,6 +44,22 @@ def read_prompt(prompt: Prompt, vocabulary: int, *, rows_that_follow: int = 0) -
     if not np.isfinite(positions).all() or not math.isfinite(prompt.next_position):
         raise InvalidInput("prompt.positions: expected finite numbers; one is not.", param="prompt.positions")
     return PromptNumbers(token_ids, positions, prompt.next_position)
+
+
+def read_share(scheduling: Scheduling) -> Share:
+    """Raises InvalidInput."""
+    if len(scheduling.tenant) > MAX_TENANT_CHARACTERS:
+        raise InvalidInput(
+            f"scheduling.tenant: expected at most {MAX_TENANT_CHARACTERS} characters; came {len(scheduling.tenant)}.",
+            param="scheduling.tenant",
+        )
+    weight = scheduling.weight or 1.0
+    if not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
+        raise InvalidInput(
+            f"scheduling.weight: expected {1 / MAX_WEIGHT:g} to {MAX_WEIGHT:g}, or 0 for 1; came {weight:g}.",
+            param="scheduling.weight",
+        )
+    return Share(scheduling.tenant, weight, is_batch=scheduling.priority == PRIORITY_BATCH)
 
 
 def read_ids(ids: Sequence[int], vocabulary: int, *, name: str) -> NDArray[np.int64]:

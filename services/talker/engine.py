@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
 from antiphon.engine.loading import LoadingDecoder
 from antiphon.engine.sampler import SamplerState, SamplingParameters
-from antiphon.engine.sequence import FinishReason, Timings
+from antiphon.engine.sequence import FinishReason, Share, Timings
 from antiphon.errors import ContextTooLong, InvalidInput
 from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
@@ -48,6 +48,7 @@ class Script:
     residual_sampling: SamplingParameters | None = None
     # Requests of one salt share what their user turns have in common; an empty one shares with nobody.
     cache_salt: bytes = b""
+    share: Share = field(default_factory=Share)
 
 
 class TalkerEngine:
@@ -82,6 +83,7 @@ class TalkerEngine:
             max_untaken=self._settings.untaken_frames,
             page_keys=keys,
             output_seconds=FRAME_SECONDS,
+            share=script.share,
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
         return Speech(self, request, generation, keys)

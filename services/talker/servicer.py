@@ -11,7 +11,14 @@ from antiphon.v1.generation_pb2 import Sampling
 from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse, SpeakStart
 from antiphon.wire import arrays, methods, tensors
-from antiphon.wire.generation import finish_reason_message, read_ids, read_prompt, read_sampling, timings_message
+from antiphon.wire.generation import (
+    finish_reason_message,
+    read_ids,
+    read_prompt,
+    read_sampling,
+    read_share,
+    timings_message,
+)
 from antiphon.wire.incoming import first_request, read_beside
 from services.talker.config import TalkerSettings
 from services.talker.engine import Script, Speech, TalkerEngine
@@ -67,6 +74,7 @@ class TalkerServicer:
             voice=start.voice,
             max_frames=start.max_frames,
             cache_salt=start.cache_salt,
+            share=read_share(start.scheduling),
             sampling=read_sampling(start.sampling, codes) if start.HasField("sampling") else None,
             residual_sampling=self._residual(start.residual_sampling) if start.HasField("residual_sampling") else None,
         )

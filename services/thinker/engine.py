@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
 from antiphon.engine.loading import LoadingDecoder
 from antiphon.engine.sampler import SamplerState, SamplingParameters
-from antiphon.engine.sequence import FinishReason, Timings
+from antiphon.engine.sequence import FinishReason, Share, Timings
 from antiphon.errors import CheckpointError, ContextTooLong, InvalidInput
 from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
@@ -28,7 +28,7 @@ from services.thinker.accepted_rows import AcceptedRows
 from services.thinker.config import ThinkerSettings
 from services.thinker.page_keys import ThinkerPageKeys
 from services.thinker.prompt_media import PromptMedia
-from services.thinker.request import ThinkerOutput, ThinkerRequest
+from services.thinker.request import ThinkerOutput, ThinkerRequest, end_of
 from services.thinker.runner import ThinkerRunner, decoding
 
 
@@ -43,6 +43,16 @@ class Question:
     sends_hidden_rows: bool = False
     # Requests of one salt share what their prompts have in common; an empty one shares with nobody.
     cache_salt: bytes = b""
+    share: Share = field(default_factory=Share)
+    # What another replica has written of the answer already, with draws of the same seed.
+    generated_ids: Sequence[int] = ()
+    # Ends once the prompt has been computed, and writes nothing.
+    is_prefill_only: bool = False
+
+    @property
+    def answer_rows(self) -> int:
+        """The most tokens of the whole answer."""
+        return 0 if self.is_prefill_only else self.max_new_tokens
 
 
 class ThinkerEngine:
@@ -68,17 +78,24 @@ class ThinkerEngine:
         request = self._request(question)
         keys = self._page_keys(request, question.cache_salt)
         media_rows = len(request.media.prompt_rows)
-        rows = request.prompt_rows
         submission = Submission(
             request,
-            prompt_rows=rows,
-            max_rows=rows + request.max_new_tokens - 1,
+            prompt_rows=request.known_rows,
+            max_rows=max(request.known_rows, request.prompt_rows + question.answer_rows - 1),
             available_rows=request.media.available_rows,
             max_untaken=self._settings.untaken_tokens,
             page_keys=keys,
+            share=question.share,
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
         return Answer(self, request, generation, keys)
+
+    def end_of(self, question: Question) -> FinishReason | None:
+        """How an answer that was written elsewhere has ended already, if it has. Raises InvalidInput."""
+        if not question.generated_ids:
+            return None
+        self._check(question)
+        return end_of(question.generated_ids, self._ends(question), question.max_new_tokens)
 
     async def _warm_up(self) -> None:
         """The first computations choose kernels; no caller should wait for that."""
@@ -89,18 +106,24 @@ class ThinkerEngine:
                 pass
 
     def _request(self, question: Question) -> ThinkerRequest:
-        prompt, most = question.prompt, question.max_new_tokens
-        self._check(len(prompt.token_ids), most, sends_hidden_rows=question.sends_hidden_rows)
-        return ThinkerRequest(
+        prompt = question.prompt
+        self._check(question)
+        request = ThinkerRequest(
             prompt.token_ids,
             prompt.positions,
             prompt.next_position,
             PromptMedia(prompt.token_ids, self.config, self._placement.dtype),
             SamplerState(question.sampling, prompt.token_ids.tolist()),
-            most,
-            self._end_ids.union(question.stop_token_ids),
+            question.max_new_tokens,
+            self._ends(question),
             question.sends_hidden_rows,
+            question.is_prefill_only,
         )
+        request.resume(list(question.generated_ids))
+        return request
+
+    def _ends(self, question: Question) -> frozenset[int]:
+        return self._end_ids.union(question.stop_token_ids)
 
     def _page_keys(self, request: ThinkerRequest, salt: bytes) -> ThinkerPageKeys | None:
         if not salt or not self._settings.shares_pages:
@@ -109,18 +132,32 @@ class ThinkerEngine:
         keys.read_prompt()
         return keys
 
-    def _check(self, prompt_rows: int, max_new_tokens: int, *, sends_hidden_rows: bool) -> None:
+    def _check(self, question: Question) -> None:
+        prompt_rows, max_new_tokens = len(question.prompt.token_ids), question.max_new_tokens
         if prompt_rows < 1:
             raise InvalidInput("prompt.token_ids: expected at least one id; came none.", param="prompt.token_ids")
-        if max_new_tokens < 1:
+        if max_new_tokens < 1 and not question.is_prefill_only:
             raise InvalidInput(f"max_new_tokens: expected 1 or more; came {max_new_tokens}.", param="max_new_tokens")
-        if prompt_rows + max_new_tokens > self.context_rows:
+        if prompt_rows + question.answer_rows > self.context_rows:
             raise ContextTooLong(
                 f"The context holds {self.context_rows} tokens; the prompt has {prompt_rows} and the answer may take "
-                f"{max_new_tokens}. Shorten the prompt or lower the limit of the answer."
+                f"{question.answer_rows}. Shorten the prompt or lower the limit of the answer."
             )
-        if sends_hidden_rows and self.config.talker is None:
+        if question.sends_hidden_rows and self.config.talker is None:
             raise InvalidInput("return_multimodal_hidden_rows: this checkpoint has no Talker to read them.")
+        self._check_generated(question)
+
+    def _check_generated(self, question: Question) -> None:
+        written, most = question.generated_ids, question.answer_rows
+        if len(written) > most:
+            raise InvalidInput(
+                f"generated_ids: expected at most {most}, the limit of the answer; came {len(written)}.",
+                param="generated_ids",
+            )
+        if not self._ends(question).isdisjoint(written[:-1]):
+            raise InvalidInput(
+                "generated_ids: expected nothing after the id that ends the answer.", param="generated_ids"
+            )
 
 
 class Answer:
@@ -157,7 +194,7 @@ class Answer:
     @property
     def cached_prompt_tokens(self) -> int:
         """Tokens of the prompt that an earlier request had computed; final with the first token."""
-        return self._generation.cached_rows
+        return min(self._generation.cached_rows, self._request.prompt_rows)
 
     @property
     def timings(self) -> Timings:

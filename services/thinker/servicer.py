@@ -12,7 +12,14 @@ from antiphon.telemetry import names
 from antiphon.v1.media_pb2 import EmbeddingRows, MultimodalHiddenRows
 from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TextToken
 from antiphon.wire import methods, tensors
-from antiphon.wire.generation import finish_reason_message, read_ids, read_prompt, read_sampling, timings_message
+from antiphon.wire.generation import (
+    finish_reason_message,
+    read_ids,
+    read_prompt,
+    read_sampling,
+    read_share,
+    timings_message,
+)
 from antiphon.wire.incoming import first_request, read_beside
 from antiphon.wire.media import MODALITY_NAMES
 from services.thinker.config import ThinkerSettings
@@ -46,6 +53,10 @@ class ThinkerServicer:
         self, requests: AsyncIterator[GenerateRequest], _context: object
     ) -> AsyncGenerator[GenerateResponse, None]:
         question = self._question((await first_request(requests)).start)
+        ended = self._engine.end_of(question)
+        if ended is not None:
+            yield GenerateResponse(end=GenerateEnd(finish_reason=finish_reason_message(ended)))
+            return
         async with (
             aclosing(self._engine.answer(question)) as answer,
             read_beside(_receive(requests, answer), "thinker") as received,
@@ -72,6 +83,9 @@ class ThinkerServicer:
             read_ids(start.stop_token_ids, vocabulary, name="stop_token_ids").tolist(),
             start.return_multimodal_hidden_rows,
             start.cache_salt,
+            generated_ids=read_ids(start.generated_ids, vocabulary, name="generated_ids").tolist(),
+            is_prefill_only=start.prefill_only,
+            read_share(start.scheduling),
         )
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
-from antiphon.engine.sequence import ALL_ROWS, Sequence, Slice
+from antiphon.engine.sequence import ALL_ROWS, Sequence, Share, Slice
 from antiphon.errors import AtCapacity
 
 
@@ -23,6 +23,7 @@ class Load:
     stalled: bool
     max_untaken: int
     cancelled_at: int | None
+    share: Share
     given: int = 0
 
 
@@ -35,6 +36,7 @@ loads = st.builds(
     stalled=st.booleans(),
     max_untaken=st.integers(1, 4),
     cancelled_at=st.none() | st.integers(0, 40),
+    share=st.builds(Share, st.sampled_from(["", "first", "second"]), st.sampled_from([0.5, 1.0, 3.0]), st.booleans()),
 )
 
 
@@ -73,7 +75,7 @@ class Simulation:
     def arrive(self, load: Load) -> None:
         last = load.prompt_rows + load.outputs - 1
         available = max(0, load.prompt_rows - load.held_rows) if load.held_rows else ALL_ROWS
-        sequence = Sequence(load, load.prompt_rows, last, available, load.max_untaken)
+        sequence = Sequence(load, load.prompt_rows, last, available, load.max_untaken, share=load.share)
         try:
             self.scheduler.add(sequence)
         except AtCapacity:
@@ -139,14 +141,22 @@ class Simulation:
     st.integers(0, 30),
     st.integers(1, 6),
     st.integers(0, 20),
+    st.none() | st.integers(1, 4),
     st.randoms(use_true_random=False),
 )
 def test_every_workload_ends_with_all_pages_free(
-    work: list[Load], page_size: int, spare_pages: int, max_running: int, spare_rows: int, dice: random.Random
+    work: list[Load],
+    page_size: int,
+    spare_pages: int,
+    max_running: int,
+    spare_rows: int,
+    shared_step_sequences: int | None,
+    dice: random.Random,
 ) -> None:
     largest = max(load.prompt_rows + load.outputs - 1 for load in work)
     pool = PagePool(-(-largest // page_size) + spare_pages, page_size)
-    limits = SchedulerLimits(max_running, max_waiting=8, rows_per_step=max_running + spare_rows)
+    rows = max_running + spare_rows
+    limits = SchedulerLimits(max_running, 8, rows, shared_step_sequences)
     Simulation(Scheduler(limits, pool), work, dice).run()
 
 
