@@ -13,21 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 import torch
 
+from antiphon.engine.fairness import VirtualStarts
+from antiphon.engine.sequence import Share
 from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 _log = logging.getLogger(__name__)
+_ANYBODY: Final = Share()
 
 
 @dataclass(order=True, slots=True)
 class _Ticket(Generic[JobT, ResultT]):
     due: float
+    is_batch: bool
+    start: float
     number: int
     deadline: float = field(compare=False)
     job: JobT = field(compare=False)
@@ -69,6 +74,7 @@ class Batcher(Generic[JobT, ResultT]):
         self._name = name
         self._queue: list[_Ticket[JobT, ResultT]] = []
         self._arrivals = 0
+        self._starts = VirtualStarts()
         self._phase: Literal["open", "draining", "closed"] = "open"
         self._failure: InternalError | None = None
         self._lock = threading.Lock()
@@ -79,13 +85,15 @@ class Batcher(Generic[JobT, ResultT]):
     def start(self) -> None:
         self._thread.start()
 
-    async def run(self, job: JobT, *, deadline: float | None = None, due: float | None = None) -> ResultT:
+    async def run(
+        self, job: JobT, *, deadline: float | None = None, due: float | None = None, share: Share = _ANYBODY
+    ) -> ResultT:
         """Waits for its result. Earliest due first, and due at their deadline if at no other time; jobs with neither
-        come last, in order. Both are of time.monotonic().
+        come last, tenants in turn and each of them in order. Both are of time.monotonic().
 
         Raises AtCapacity when the queue is full, DeadlineExceeded, Unavailable when stopping, what `compute` raised."""
         latest = math.inf if deadline is None else deadline
-        ticket = self._enqueue(job, latest, latest if due is None else due)
+        ticket = self._enqueue(job, latest, latest if due is None else due, share)
         try:
             return await ticket.answer
         finally:
@@ -106,14 +114,15 @@ class Batcher(Generic[JobT, ResultT]):
             self._phase = "draining" if self._phase == "open" else self._phase
         await asyncio.to_thread(self._drain_and_close, drain_seconds)
 
-    def _enqueue(self, job: JobT, deadline: float, due: float) -> _Ticket[JobT, ResultT]:
+    def _enqueue(self, job: JobT, deadline: float, due: float, share: Share) -> _Ticket[JobT, ResultT]:
         answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         with self._lock:
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
             if len(self._queue) >= self._max_waiting:
                 raise AtCapacity(f"All {self._max_waiting} places in the queue of the {self._name} are taken.")
-            ticket = _Ticket(due, self._arrivals, deadline, job, answer)
+            start = self._starts.next(share, cost=1.0)
+            ticket = _Ticket(due, share.is_batch, start, self._arrivals, deadline, job, answer)
             self._arrivals += 1
             heappush(self._queue, ticket)
             self._work_came.notify()
@@ -173,6 +182,7 @@ class Batcher(Generic[JobT, ResultT]):
                 ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
             elif not jobs or self._joins(jobs, ticket.job):
                 ticket.waits = False
+                self._starts.begin(ticket.start)
                 batch.append(ticket)
                 jobs.append(ticket.job)
             else:

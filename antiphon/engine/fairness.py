@@ -70,6 +70,27 @@ class VirtualCounters:
             del self._served[tenant]
 
 
+class VirtualStarts:
+    """When a tenant's next job would begin on a machine that serves all tenants at once (start-time fair queueing:
+    Goyal et al., 1996): jobs in this order share a worker by weight, with no counter to be kept per job."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        # Where a tenant's jobs so far would end; forgotten once that is past.
+        self._ends: dict[str, float] = {}
+
+    def next(self, share: Share, cost: float) -> float:
+        start = max(self._now, self._ends.get(share.tenant, 0.0))
+        self._ends[share.tenant] = start + cost / share.weight
+        return start
+
+    def begin(self, start: float) -> None:
+        """The job that was given this start is computed now."""
+        if start > self._now:
+            self._now = start
+            self._ends = {tenant: end for tenant, end in self._ends.items() if end > start}
+
+
 def in_turn(
     sequences: Iterable[Sequence[RequestT]], cost: Callable[[Sequence[RequestT]], float], counters: VirtualCounters
 ) -> list[Sequence[RequestT]]:

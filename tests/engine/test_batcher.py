@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from antiphon.engine.batcher import Batcher
+from antiphon.engine.sequence import Share
 from antiphon.errors import AtCapacity, DeadlineExceeded, InternalError, Unavailable
 
 
@@ -79,6 +80,22 @@ async def test_the_most_urgent_job_runs_first() -> None:
             await asyncio.sleep(0)
         assert await asyncio.gather(busy, *tasks) == [0, 2, 4, 6, 8]
     assert compute.batches == [[0], [3], [2], [1], [4]]
+
+
+async def test_tenants_take_turns_however_many_jobs_one_of_them_sends() -> None:
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        with compute.held():
+            first = asyncio.create_task(batcher.run(0))
+            await asyncio.to_thread(compute.began.wait, 10)
+            flood = [asyncio.create_task(batcher.run(job, share=Share("flood"))) for job in range(1, 9)]
+            heavy = [asyncio.create_task(batcher.run(job, share=Share("heavy", 2.0))) for job in range(11, 15)]
+            late = [asyncio.create_task(batcher.run(99, share=Share("nightly", is_batch=True)))]
+            await asyncio.sleep(0.05)
+        await asyncio.gather(first, *flood, *heavy, *late)
+    order = [batch[0] for batch in compute.batches]
+    assert order[:8] == [0, 1, 11, 12, 2, 13, 14, 3]
+    assert order[-1] == 99, "batch work takes what interactive work leaves"
 
 
 async def test_a_job_that_is_due_is_late_at_worst() -> None:
