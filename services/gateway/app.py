@@ -9,8 +9,10 @@ from fastapi import FastAPI
 
 from antiphon.prompt.prompt import PromptBuilder
 from antiphon.telemetry.metrics import Metrics, process_metrics
+from antiphon.tenancy.memory_limiter import MemoryLimiter
 from antiphon.wire.stages import Stages
 from services.gateway import openapi
+from services.gateway.admission import Admission
 from services.gateway.chat_route import ChatRoute
 from services.gateway.config import GatewaySettings
 from services.gateway.error_envelope import install_handlers
@@ -21,6 +23,7 @@ from services.gateway.models import models_router
 from services.gateway.request_body import BodyRoom
 from services.gateway.request_span import RequestSpan
 from services.gateway.served_model import read_served_model
+from services.gateway.tenants import Identified
 from services.gateway.transcripts import MemoryTranscripts
 from services.gateway.turn import Conductor
 from services.gateway.turn_gate import TurnGate
@@ -57,7 +60,9 @@ def create_app(
     )
     app.state.gate = TurnGate(settings, metrics)
     app.state.readiness = ReadinessCheck(probe, app.state.gate)
+    app.state.admission = Admission(MemoryLimiter())
     install_handlers(app)
+    app.add_middleware(Identified, admission=app.state.admission)
     app.add_middleware(RequestSpan, metrics=metrics)
     _add_routes(app, settings, stages, media_client, metrics)
     app.openapi = openapi.published(app)  # type: ignore[method-assign]
@@ -82,6 +87,7 @@ def _add_routes(
         reader=MessageReader(settings, MediaSource(settings, media_client), transcripts),
         transcripts=transcripts,
         gate=app.state.gate,
+        admission=app.state.admission,
         bodies=BodyRoom(settings),
         metrics=metrics,
     )

@@ -1,15 +1,12 @@
-"""Who may share what the stages computed before: requests of one key. They see a salt of it; the key goes nowhere."""
+"""Who may share what the stages computed before: requests of one tenant, whatever a client may say."""
 
-from hashlib import sha256
+import hmac
 from typing import Final
-
-from starlette.datastructures import Headers
 
 _DOMAIN: Final = b"antiphon cache\0"
 
 
-def cache_salt(headers: Headers) -> bytes:
-    """Requests without a key share among themselves, as those of one key do. The same in every gateway, so that a
-    conversation finds its pages again through whichever it comes."""
-    _scheme, _, key = headers.get("authorization", "").partition(" ")
-    return sha256(_DOMAIN + key.strip().encode()).digest()
+def cache_salt(secret: bytes, tenant: str) -> bytes:
+    """The same in every gateway of one secret, so that a conversation finds its pages again through whichever it
+    comes; without the secret nobody can make the salt of a tenant whose name he knows."""
+    return hmac.digest(secret, _DOMAIN + tenant.encode(), "sha256")

@@ -29,8 +29,17 @@ from services.gateway.openai_response import (
     TurnTimings,
     usage_of,
 )
+from services.gateway.tool_calls import ToolCalls
 from services.gateway.transcripts import Transcripts
-from services.gateway.turn_request import FinishReason, SpeechDelta, TextDelta, TurnEnd, TurnEvent
+from services.gateway.turn_request import (
+    FinishReason,
+    ReasoningDelta,
+    SpeechDelta,
+    TextDelta,
+    ToolCallDelta,
+    TurnEnd,
+    TurnEvent,
+)
 from services.gateway.turn_watch import TurnWatch
 
 KEEP_ALIVE: Final = b": ping\n\n"
@@ -57,6 +66,8 @@ class ChatAnswer:
         self._created = int(time.time())
         self._fingerprint = _fingerprint()
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls = ToolCalls()
 
     async def chunks(self, events: AsyncGenerator[TurnEvent | None, None]) -> AsyncGenerator[bytes, None]:
         """Server-sent events; a missing event is a while without one."""
@@ -80,8 +91,13 @@ class ChatAnswer:
             match event:
                 case TextDelta(text):
                     self._texts.append(text)
+                case ReasoningDelta(text):
+                    self._thoughts.append(text)
+                case ToolCallDelta():
+                    self._calls.delta(event)
                 case SpeechDelta(samples):
                     waves.append(samples)
+                    self._watch.usage.audio_out_samples += len(samples)
                 case TurnEnd():
                     end = event
         if end is None:
@@ -100,13 +116,18 @@ class ChatAnswer:
 
     async def _message(self, samples: np.ndarray[tuple[int], np.dtype[np.float32]]) -> AnswerMessage:
         transcript = "".join(self._texts)
-        if self._options.audio_format is None:
-            return AnswerMessage(content=transcript)
+        thoughts, calls = "".join(self._thoughts) or None, self._calls.whole() or None
+        if self._options.audio_format is None or (calls and not transcript):
+            content = None if calls and not transcript else transcript
+            return AnswerMessage(content=content, reasoning_content=thoughts, tool_calls=calls)
         file = await asyncio.to_thread(encode_file, samples, self._options.audio_format)
         expires_at = self._transcripts.keep(self._audio_id, transcript)
         data = base64.b64encode(file).decode()
         return AnswerMessage(
-            content=None, audio=Audio(id=self._audio_id, data=data, transcript=transcript, expires_at=expires_at)
+            content=None,
+            reasoning_content=thoughts,
+            tool_calls=calls,
+            audio=Audio(id=self._audio_id, data=data, transcript=transcript, expires_at=expires_at),
         )
 
     @property
@@ -120,6 +141,10 @@ class ChatAnswer:
         match event:
             case TextDelta(text):
                 return [self._text(text)]
+            case ReasoningDelta(text):
+                return [self._delta(Delta(reasoning_content=text))]
+            case ToolCallDelta():
+                return [self._delta(Delta(tool_calls=[self._calls.delta(event)]))]
             case SpeechDelta(samples):
                 data = base64.b64encode(pcm16(samples)).decode()
                 return [self._delta(Delta(audio=AudioDelta(id=self._audio_id, data=data)))]
@@ -130,7 +155,7 @@ class ChatAnswer:
         """A packet of a spoken answer is one with sound; of a written one, text."""
         if isinstance(event, SpeechDelta):
             self._watch.packet_sent(has_sound=True, sample_count=len(event.samples))
-        elif isinstance(event, TextDelta) and not self._speaks:
+        elif isinstance(event, ToolCallDelta | ReasoningDelta) or (isinstance(event, TextDelta) and not self._speaks):
             self._watch.packet_sent(has_sound=False)
 
     def _text(self, text: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from opentelemetry import trace
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics
-from services.gateway.cache_salt import cache_salt
+from services.gateway.admission import Admission, on_behalf_of, settled_at_end
 from services.gateway.chat import AnswerOptions, ChatAnswer
 from services.gateway.config import GatewaySettings
 from services.gateway.event_stream import EventFeed, EventStream, until_disconnected
@@ -21,8 +21,10 @@ from services.gateway.request_body import BodyRoom, read_json
 from services.gateway.request_span import arrival_clock
 from services.gateway.request_validation import audio_format, turn_request
 from services.gateway.served_model import ServedModel
+from services.gateway.tenants import caller_of
 from services.gateway.transcripts import Transcripts
 from services.gateway.turn import Conductor
+from services.gateway.turn_demand import demand_of
 from services.gateway.turn_gate import TurnGate
 from services.gateway.turn_request import TurnEvent, TurnRequest
 from services.gateway.turn_watch import TurnWatch
@@ -36,6 +38,7 @@ class ChatRoute:
     reader: MessageReader
     transcripts: Transcripts
     gate: TurnGate
+    admission: Admission
     bodies: BodyRoom
     metrics: Metrics
 
@@ -44,14 +47,17 @@ class ChatRoute:
             self.gate.require_room()
             share = opened.enter_context(self.bodies.share())
             watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
+            caller = caller_of(request.scope)
             body = await read_json(request, ChatCompletionRequest, self.settings, share)
             # Not before its body is there: whoever sends slowly keeps no other from being answered.
             opened.enter_context(self.gate.turn())
             asked = await turn_request(body, self.model, self.settings, self.reader)
-            asked = replace(asked, cache_salt=cache_salt(request.headers))
+            asked = on_behalf_of(caller, asked)
+            admitted = await opened.enter_async_context(self.admission.admit(caller, demand_of(asked), watch.usage))
             answer = ChatAnswer(_answer_options(body, asked, self.model), watch, self.transcripts)
             _describe(body, asked, self.model, answer.answer_id)
-            events = await opened.enter_async_context(self.conductor.open_turn(asked, watch))
+            turn = await opened.enter_async_context(self.conductor.open_turn(asked, watch))
+            events = await opened.enter_async_context(aclosing(settled_at_end(turn, admitted)))
             if body.stream:
                 return await self._stream(request, events, answer, opened)
             whole = await until_disconnected(request.receive, answer.whole(events))

@@ -42,11 +42,16 @@ class UnsupportedMediaTypeError(AntiphonError):
     code = "unsupported_media_type"
 
 
+_LONGEST_WAIT_SECONDS: Final = 60.0
+
 # The first that fits counts.
 _STATUS_OF: Final[tuple[tuple[type[AntiphonError], HTTPStatus], ...]] = (
     (errors.TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (errors.InvalidInput, HTTPStatus.BAD_REQUEST),
+    (errors.Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (errors.PermissionDenied, HTTPStatus.FORBIDDEN),
     (errors.NotFound, HTTPStatus.NOT_FOUND),
+    (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.Conflict, HTTPStatus.CONFLICT),
     (RequestTimeoutError, HTTPStatus.REQUEST_TIMEOUT),
     (UnsupportedMediaTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
@@ -65,16 +70,30 @@ def envelope_of(error: BaseException) -> ErrorEnvelope:
     """A defect of ours says nothing about itself: its text may quote what a user said."""
     if not isinstance(error, AntiphonError) or isinstance(error, errors.InternalError | errors.CheckpointError):
         return _envelope("The server failed on this request. It is not your fault.", HTTPStatus.INTERNAL_SERVER_ERROR)
-    return _envelope(error.message, status_of(error), error.param, error.code)
+    envelope = _envelope(error.message, status_of(error), error.param, error.code)
+    if isinstance(error, errors.RateLimited):
+        envelope.error.type = error.limited
+    elif isinstance(error, errors.PermissionDenied):
+        envelope.error.type = "permission_error"
+    return envelope
 
 
 def response_of(error: BaseException) -> Response:
-    headers = {}
-    if isinstance(error, errors.AtCapacity):
-        headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
-    elif isinstance(error, errors.Unavailable):
-        headers["retry-after"] = "1"
-    return _response(envelope_of(error), status_of(error), headers)
+    return _response(envelope_of(error), status_of(error), _retry_headers(error))
+
+
+def _retry_headers(error: BaseException) -> dict[str, str]:
+    """Stock clients wait and try again by themselves, but not as long as this."""
+    match error:
+        case errors.RateLimited() if error.retry_after_seconds > _LONGEST_WAIT_SECONDS:
+            return {"retry-after": str(math.ceil(error.retry_after_seconds)), "x-should-retry": "false"}
+        case errors.AtCapacity() | errors.RateLimited():
+            return {"retry-after": str(math.ceil(error.retry_after_seconds))}
+        case errors.Unavailable():
+            return {"retry-after": "1"}
+        case errors.Unauthenticated():
+            return {"www-authenticate": "Bearer"}
+    return {}
 
 
 def install_handlers(app: FastAPI) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from antiphon.errors import DeadlineExceeded, InternalError, InvalidInput
 from antiphon.prompt.layout import MediaLayout
 from antiphon.prompt.prompt import PromptBuilder, TokenCounts
-from antiphon.prompt.stop_matcher import StopMatcher
 from antiphon.telemetry.names import StageName
 from antiphon.v1.codec_service_pb2 import DecodeInputEnd, DecodeRequest
 from antiphon.v1.encoder_service_pb2 import EncodeRequest
@@ -29,6 +28,7 @@ from antiphon.wire.errors import family_member
 from antiphon.wire.media import read_layout
 from antiphon.wire.stages import Stages
 from services.gateway import turn_messages
+from services.gateway.answer_reader import AnswerReader
 from services.gateway.config import GatewaySettings
 from services.gateway.pipe import Pipe
 from services.gateway.turn_messages import TurnLimits
@@ -36,7 +36,6 @@ from services.gateway.turn_request import (
     FinishReason,
     SpeechDelta,
     StageTimings,
-    TextDelta,
     TurnEnd,
     TurnEvent,
     TurnRequest,
@@ -78,7 +77,9 @@ class _Turn:
         self._to_thinker: Pipe[GenerateRequest] = Pipe(_MESSAGES_BETWEEN)
         self._to_talker: Pipe[SpeakRequest] = Pipe(conductor.limits.context_tokens)
         self._to_codec: Pipe[DecodeRequest] = Pipe(_MESSAGES_BETWEEN)
-        self._matcher = StopMatcher(conductor.prompts.token_bytes, request.stop)
+        # Of the answer; there once the prompt is, which may begin it.
+        self._reader: AnswerReader | None = None
+        self._is_silent = False
         self._is_started = asyncio.Event()
         self._prompt_tokens = TokenCounts(text=0, audio=0, image=0, video=0)
         self._finish_reason: FinishReason = "stop"
@@ -120,10 +121,12 @@ class _Turn:
         prompt = await turn_messages.build_prompt(self._prompts, request, layouts)
         start = turn_messages.generate_start(request, prompt, self._limits)
         if request.speech is not None:
-            speak = turn_messages.speak_start(request.speech, prompt, self._limits, request.cache_salt)
+            speak = turn_messages.speak_start(request, request.speech, prompt, self._limits)
             await self._to_talker.send(SpeakRequest(start=speak))
         await self._to_thinker.send(GenerateRequest(start=start))
         self._prompt_tokens = prompt.counts
+        self._reader = turn_messages.answer_reader(self._prompts, request, prompt)
+        self._watch.prompt_built(prompt.counts, sum(layout.audio_seconds for layout in layouts))
         self._is_started.set()
 
     async def _encode(self) -> None:
@@ -173,6 +176,7 @@ class _Turn:
                         await self._to_talker.send(rows, limit=_MESSAGES_BETWEEN)
                     case "token":
                         self._cached_tokens += response.cached_prompt_tokens
+                        self._watch.prompt_cached(response.cached_prompt_tokens)
                         if await self._tell(response.token):
                             break
                     case "end":
@@ -184,23 +188,22 @@ class _Turn:
         self._to_talker.close()
 
     async def _tell(self, token: TextToken) -> bool:
-        """One token to the Talker and its text to the client; True when a stop string has ended the answer."""
+        """One token to the Talker and its text to the client; True when a stop string, or a call, has ended the answer."""
+        if self._reader is None:
+            raise InternalError("The Thinker wrote before it was asked.")
         self._watch.token()
         self._text_tokens += 1
-        released = self._matcher.push(token.id)
-        text, token_ids, is_stopped = released.text, released.token_ids, released.stopped
-        if token.is_last and not is_stopped:
-            rest = self._matcher.finish()
-            text, token_ids, is_stopped = text + rest.text, token_ids + rest.token_ids, rest.stopped
-        is_last = token.is_last or is_stopped
-        if self._request.speech is not None:
-            await self._hand_over(token_ids, token.id, is_last=is_last)
-        if text:
-            await self.events.send(TextDelta(text))
-        return is_stopped
+        heard = self._reader.push(token.id, is_last=token.is_last)
+        if self._request.speech is not None and not self._is_silent:
+            self._is_silent = token.is_last or heard.is_cut or heard.is_silent
+            await self._hand_over(heard.spoken_ids, token.id, is_last=self._is_silent)
+        for event in heard.told:
+            await self.events.send(event)
+        return heard.is_cut
 
     async def _hand_over(self, token_ids: Sequence[int], newest_id: int, *, is_last: bool) -> None:
-        """The last token closes the speech and is never spoken itself: an end of turn, or where the answer was cut."""
+        """The last token closes the speech and is never spoken itself: an end of turn, where the answer was cut, or the
+        beginning of a call."""
         spoken = token_ids[:-1] if is_last and token_ids[-1:] == (newest_id,) else token_ids
         for token_id in spoken:
             await self._to_talker.send(SpeakRequest(token=TextToken(id=token_id)))
@@ -224,7 +227,7 @@ class _Turn:
         self._to_codec.close()
 
     async def _pass_frames(self, frames: CodecFrames) -> None:
-        self._watch.frame()
+        self._watch.frames(frames.codes.shape[0])
         self._frames += frames.codes.shape[0]
         await self._to_codec.send(DecodeRequest(frames=frames))
 
@@ -260,11 +263,14 @@ class _Turn:
             raise InternalError(f"The {stage} stage closed its stream before its end message.")
 
     def _end(self) -> TurnEnd:
+        reader = self._reader
+        has_calls = reader is not None and reader.has_calls and self._finish_reason == "stop"
         return TurnEnd(
-            finish_reason=self._finish_reason,
+            finish_reason="tool_calls" if has_calls else self._finish_reason,
             prompt_tokens=self._prompt_tokens,
             text_tokens=self._text_tokens,
             audio_tokens=self._frames,
             stage_timings=self._timings,
             cached_tokens=self._cached_tokens,
+            reasoning_tokens=reader.reasoning_tokens if reader is not None else 0,
         )

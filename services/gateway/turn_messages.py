@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from antiphon.errors import ContextTooLong, InvalidInput
@@ -11,12 +11,14 @@ from antiphon.prompt.conversation import Text
 from antiphon.prompt.layout import MediaLayout
 from antiphon.prompt.prompt import BuiltPrompt, PositionedTokens, PromptBuilder
 from antiphon.v1.encoder_service_pb2 import EncodeInputEnd, EncodeRequest, EncodeStart, MediaChunk, MediaItem
-from antiphon.v1.generation_pb2 import Prompt
+from antiphon.v1.generation_pb2 import PRIORITY_BATCH, PRIORITY_INTERACTIVE, Prompt, Scheduling
 from antiphon.v1.talker_service_pb2 import SpeakStart
-from antiphon.v1.thinker_service_pb2 import GenerateStart
+from antiphon.v1.thinker_service_pb2 import GenerateStart, Grammar
 from antiphon.wire import arrays
-from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
+from services.gateway.answer_reader import AnswerReader
+from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest, TurnScheduling
 
+_PRIORITIES: Final = {"interactive": PRIORITY_INTERACTIVE, "batch": PRIORITY_BATCH}
 _CHUNK_BYTES: Final = 1 << 20
 # Texts shorter than this become tokens at once; longer take a thread, not to hold up other turns.
 _INLINE_CHARACTERS: Final = 4096
@@ -51,16 +53,20 @@ async def encode_requests(media: Sequence[Medium], cache_salt: bytes) -> AsyncIt
 
 def generate_start(request: TurnRequest, prompt: BuiltPrompt, limits: TurnLimits) -> GenerateStart:
     room = limits.context_tokens - len(prompt.thinker.token_ids)
+    if request.context_tokens is not None:
+        room = min(room, _room_of_tenant(request, prompt, request.context_tokens))
     return GenerateStart(
         prompt=_prompt(prompt.thinker),
         sampling=request.sampling,
         max_new_tokens=request.max_answer_tokens or min(limits.default_answer_tokens, room),
         return_multimodal_hidden_rows=request.speech is not None and bool(request.media),
         cache_salt=request.cache_salt,
+        scheduling=_scheduling(request.scheduling),
+        grammar=Grammar(lark=request.grammar.lark) if request.grammar else None,
     )
 
 
-def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits, cache_salt: bytes) -> SpeakStart:
+def speak_start(request: TurnRequest, speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits) -> SpeakStart:
     rows = prompt.talker.positions.shape[1]
     if rows >= limits.talker_context_rows:
         raise ContextTooLong(
@@ -74,8 +80,17 @@ def speak_start(speech: SpeechRequest, prompt: BuiltPrompt, limits: TurnLimits, 
         voice=speech.voice,
         sampling=speech.sampling,
         max_frames=min(speech.max_frames, limits.talker_context_rows - rows),
-        cache_salt=cache_salt,
+        cache_salt=request.cache_salt,
+        scheduling=_scheduling(request.scheduling),
     )
+
+
+def answer_reader(prompts: PromptBuilder, request: TurnRequest, prompt: BuiltPrompt) -> AnswerReader:
+    """A template may have opened the thoughts already."""
+    special, extra = prompts.special_tokens, prompt.assistant_extra_ids
+    is_thinking = special.think_start in extra and special.think_end not in extra
+    form = replace(request.form, is_thinking=is_thinking)
+    return AnswerReader(prompts.token_bytes, request.stop, form, most_calls=request.most_calls)
 
 
 def check_duration(layouts: Sequence[MediaLayout], limits: TurnLimits) -> None:
@@ -96,6 +111,22 @@ def param_of_item(error: InvalidInput, media: Sequence[Medium]) -> str | None:
     if found is None or int(found[1]) >= len(media):
         return error.param
     return media[int(found[1])].param
+
+
+def _room_of_tenant(request: TurnRequest, prompt: BuiltPrompt, context_tokens: int) -> int:
+    """Raises ContextTooLong where prompt and asked answer take more than the tenant's turns may."""
+    prompt_tokens, answer_tokens = len(prompt.thinker.token_ids), request.max_answer_tokens or 1
+    if prompt_tokens + answer_tokens > context_tokens:
+        raise ContextTooLong(
+            f"This key allows {context_tokens} tokens a turn; the messages take {prompt_tokens} and the answer "
+            f"{answer_tokens}. Shorten the messages, or lower max_completion_tokens.",
+            param="messages",
+        )
+    return context_tokens - prompt_tokens
+
+
+def _scheduling(scheduling: TurnScheduling) -> Scheduling:
+    return Scheduling(tenant=scheduling.tenant, weight=scheduling.weight, priority=_PRIORITIES[scheduling.priority])
 
 
 def _item(medium: Medium) -> MediaItem:

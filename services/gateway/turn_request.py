@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from antiphon.prompt.conversation import Conversation
 from antiphon.prompt.prompt import TokenCounts
 from antiphon.telemetry.names import StageName
+from antiphon.tenancy.caller import Priority
 from antiphon.v1.generation_pb2 import Sampling
 from antiphon.v1.media_pb2 import Modality
+from services.gateway.answer_parts import PLAIN, AnswerForm
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,23 @@ class SpeechRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnScheduling:
+    """On whose behalf a turn runs: steps are shared between tenants, not between requests."""
+
+    tenant: str = ""
+    weight: float = 1.0
+    priority: Priority = "interactive"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGrammar:
+    # In llguidance's Lark-like syntax, which embeds JSON schemas.
+    lark: str
+    # Where it stood in the request, such as "response_format.json_schema.schema".
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRequest:
     conversation: Conversation
     # In prompt order, one for each medium of the conversation.
@@ -48,6 +67,14 @@ class TurnRequest:
     speech: SpeechRequest | None
     # Stages share what they computed between requests of one salt; an empty one shares with nobody.
     cache_salt: bytes = b""
+    scheduling: TurnScheduling = TurnScheduling()
+    # The tenant's own bound on prompt and answer; None leaves the model's.
+    context_tokens: int | None = None
+    form: AnswerForm = PLAIN
+    # After so many the answer is over; None for as many as the model makes.
+    most_calls: int | None = None
+    # What the answer must be; None leaves it free.
+    grammar: AnswerGrammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +90,23 @@ class StageTimings:
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """What a thinking model thinks; never spoken."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A function's name begins a call; its arguments, JSON in pieces, follow."""
+
+    # Of the call in this answer.
+    index: int
+    name: str | None = None
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +126,8 @@ class TurnEnd:
     stage_timings: Mapping[StageName, StageTimings]
     # Of the prompt: what the Thinker had computed for an earlier request.
     cached_tokens: int = 0
+    # Of text_tokens: those that the model thought with.
+    reasoning_tokens: int = 0
 
 
-TurnEvent = TextDelta | SpeechDelta | TurnEnd
+TurnEvent = TextDelta | ReasoningDelta | ToolCallDelta | SpeechDelta | TurnEnd

@@ -4,11 +4,13 @@ import time
 
 from opentelemetry.trace import Span
 
+from antiphon.prompt.prompt import TokenCounts
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.first_packet import FirstPacket, FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.playback import Playback
 from services.gateway.turn_request import TurnEnd
+from services.gateway.turn_usage import TurnUsage
 
 _MODALITIES = ("text", "audio", "image", "video")
 
@@ -21,6 +23,8 @@ class TurnWatch:
         self._span, self._metrics, self._clock = span, metrics, clock
         self._seen: set[str] = set()
         self._playback = Playback()
+        # So far: what a turn that is cut short has cost.
+        self.usage = TurnUsage()
 
     def prepared(self) -> None:
         self._clock.mark("prepare")
@@ -33,11 +37,19 @@ class TurnWatch:
         self._span.set_attribute(names.CACHED_MEDIA, cached)
         self._metrics.count_media(computed=count - cached, cached=cached)
 
+    def prompt_built(self, counts: TokenCounts, audio_seconds: float) -> None:
+        self.usage.prompt, self.usage.audio_in_ms = counts, round(audio_seconds * 1e3)
+
+    def prompt_cached(self, tokens: int) -> None:
+        self.usage.cached_tokens += tokens
+
     def token(self) -> None:
+        self.usage.text_tokens += 1
         if self._is_first(names.EVENT_FIRST_TOKEN):
             self._clock.mark("thinker")
 
-    def frame(self) -> None:
+    def frames(self, count: int) -> None:
+        self.usage.audio_tokens += count
         if self._is_first(names.EVENT_FIRST_FRAME):
             self._clock.mark("talker")
 
@@ -49,8 +61,10 @@ class TurnWatch:
         """A packet of the answer has been handed to the socket; if it has sound, with so many samples."""
         if sample_count:
             self._playback.deliver(sample_count, time.monotonic())
+        self.usage.audio_out_samples += sample_count
         if not self._is_first(names.EVENT_FIRST_BYTE):
             return
+        self.usage.first_packet_at = time.time()
         self._clock.mark("emit")
         packet = self._clock.first_packet
         if packet is not None:
@@ -59,6 +73,7 @@ class TurnWatch:
                 self._metrics.observe_first_packet(packet)
 
     def ended(self, end: TurnEnd) -> None:
+        self.usage.finish_reason = end.finish_reason
         self._span.set_attributes(
             {
                 names.GEN_AI_RESPONSE_FINISH_REASONS: (end.finish_reason,),

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import httpx
-from starlette.datastructures import Headers
 
 from antiphon.telemetry.metrics import Metrics
+from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from services.gateway.app import create_app
 from services.gateway.cache_salt import cache_salt
 from services.gateway.config import GatewaySettings
@@ -16,28 +16,24 @@ from tests.gateway.turns import ScriptedThinker, answer, asked, conduct
 CHAT = "/v1/chat/completions"
 
 
-def salt(authorization: str | None) -> bytes:
-    return cache_salt(Headers({} if authorization is None else {"Authorization": authorization}))
-
-
-def test_each_key_has_a_salt_of_its_own_and_none_is_empty() -> None:
-    salts = [salt(None), salt("Bearer one"), salt("Bearer two"), salt("Bearer One")]
+def test_each_tenant_has_a_salt_of_its_own_that_only_the_servers_secret_makes() -> None:
+    salts = [cache_salt(secret, tenant) for secret in (b"", b"s") for tenant in ("", "one", "two", "One")]
     assert len(set(salts)) == len(salts)
     assert all(len(each) == 32 for each in salts)
+    assert cache_salt(b"s", "one") == cache_salt(b"s", "one")
 
 
-def test_a_salt_is_of_the_key_and_not_of_how_it_is_written() -> None:
-    assert salt("Bearer one") == salt("bearer  one ") == salt("Bearer one")
-    assert b"one" not in salt("Bearer one")
-
-
-async def test_thinker_and_talker_are_told_the_salt_of_the_clients_key(client: httpx.AsyncClient, fakes: Fakes) -> None:
+async def test_thinker_and_talker_are_told_the_salt_of_the_tenant_whatever_the_client_says(
+    client: httpx.AsyncClient, fakes: Fakes
+) -> None:
     for key in ("one", "two"):
-        response = await client.post(CHAT, json=spoken(), headers={"authorization": f"Bearer {key}"})
+        headers = {"authorization": f"Bearer {key}"}
+        response = await client.post(CHAT, json=spoken(cache_salt="mine"), headers=headers)
         assert response.status_code == 200
     for fake in (fakes.thinker, fakes.talker):
         starts = [request.start for request in fake.behaviour.received if request.HasField("start")]
-        assert [start.cache_salt for start in starts] == [salt("Bearer one"), salt("Bearer two")]
+        assert [start.cache_salt for start in starts] == [cache_salt(b"", ANONYMOUS_TENANT)] * 2
+        assert [start.scheduling.tenant for start in starts] == [ANONYMOUS_TENANT] * 2
 
 
 async def test_a_turn_ended_by_a_stop_string_tells_what_was_cached(conductor: Conductor, fakes: Fakes) -> None:
