@@ -8,6 +8,7 @@ last, incomplete seconds are padded to the longest of them, and the padding chan
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from antiphon.model.config import AudioEncoderConfig, OmniConfig
 from antiphon.model.weights import Checkpoint
 
 _LONGEST_WAVELENGTH = 10_000
+# Rows of a whole second.
+_ROWS_PER_SECOND = token_count(FRAMES_PER_SECOND)
 # Seconds convolved at once. A CPU is fastest while the images fit its cache; elsewhere this bounds the memory.
 _SECONDS_AT_ONCE_CPU, _SECONDS_AT_ONCE = 1, 256
 
@@ -35,7 +38,18 @@ class AudioWindow:
         return token_count(self.mel.shape[1])
 
 
+class WindowEncoder(Protocol):
+    """What turns windows into rows."""
+
+    def encode_windows(self, windows: Sequence[AudioWindow]) -> list[Tensor]:
+        """(rows, output width) for each window, of one request or of many."""
+        ...
+
+
 class AudioEncoder(nn.Module):
+    # Where the rows of a second stand in it, (rows, width).
+    _positions: Tensor
+
     def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -49,6 +63,7 @@ class AudioEncoder(nn.Module):
         self.ln_post = nn.LayerNorm(config.width)
         self.proj1 = nn.Linear(config.width, config.width)
         self.proj2 = nn.Linear(config.width, config.output_width)
+        self.register_buffer("_positions", torch.empty(0), persistent=False)
 
     @classmethod
     def load(
@@ -58,6 +73,7 @@ class AudioEncoder(nn.Module):
         with torch.device("meta"):
             encoder = cls(config.thinker.audio)
         checkpoint.fill(encoder, "thinker.audio_tower.", dtype=dtype, device=device)
+        encoder._positions = _sinusoids(_ROWS_PER_SECOND, encoder.config.width).to(device, dtype)
         return encoder.eval()
 
     def windows(self, mels: Sequence[Tensor], padded_second: int | None = None) -> list[list[AudioWindow]]:
@@ -93,11 +109,14 @@ class AudioEncoder(nn.Module):
         encoded: Tensor = self(torch.stack(mels).to(weight.device, weight.dtype), padded_second)
         return encoded
 
-    def forward(self, mels: Tensor, padded_second: int) -> Tensor:
-        """mels (windows, mel bins, frames) -> (windows, rows, output width)."""
+    def forward(self, mels: Tensor, padded_second: int, row_counts: Tensor | None = None) -> Tensor:
+        """mels (windows, mel bins, frames) -> (windows, rows, output width). Where windows end earlier, the rest of
+        their frames is 0, and row_counts (windows), at least 1, tell the rows of each: nothing attends to later ones.
+        """
         hidden = self._convolve(mels, padded_second)[:, : token_count(mels.shape[2])]
+        mask = None if row_counts is None else _mask(hidden, row_counts)
         for layer in self.layers:
-            hidden = layer(hidden)
+            hidden = layer(hidden, mask)
         rows: Tensor = self.proj2(functional.gelu(self.proj1(self.ln_post(hidden))))
         return rows
 
@@ -109,7 +128,7 @@ class AudioEncoder(nn.Module):
         images = seconds.transpose(1, 2).reshape(-1, 1, bins, padded_second)
         at_once = _SECONDS_AT_ONCE_CPU if images.is_cpu else _SECONDS_AT_ONCE
         rows: Tensor = self.conv_out(torch.cat([self._convolve_seconds(part) for part in torch.split(images, at_once)]))
-        return (rows + _sinusoids(rows)).view(windows, -1, self.config.width)
+        return (rows + self._positions[: rows.shape[1]]).view(windows, -1, self.config.width)
 
     def _convolve_seconds(self, images: Tensor) -> Tensor:
         """(seconds, 1, mel bins, frames) -> (seconds, rows, channels * bins left)."""
@@ -127,8 +146,8 @@ class _Layer(nn.Module):
         self.fc2 = nn.Linear(config.feed_forward, config.width)
         self.final_layer_norm = nn.LayerNorm(config.width)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        rows = rows + self.self_attn(self.self_attn_layer_norm(rows))
+    def forward(self, rows: Tensor, mask: Tensor | None) -> Tensor:
+        rows = rows + self.self_attn(self.self_attn_layer_norm(rows), mask)
         fed: Tensor = self.fc2(functional.gelu(self.fc1(self.final_layer_norm(rows))))
         return rows + fed
 
@@ -142,9 +161,9 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(config.width, config.width)
         self.out_proj = nn.Linear(config.width, config.width)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, mask: Tensor | None) -> Tensor:
         queries, keys, values = (self._split(project(rows)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         projected: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return projected
 
@@ -152,10 +171,16 @@ class _Attention(nn.Module):
         return rows.view(*rows.shape[:2], self._heads, -1).transpose(1, 2)
 
 
-def _sinusoids(rows: Tensor) -> Tensor:
+def _mask(rows: Tensor, row_counts: Tensor) -> Tensor:
+    """To add to attention weights, (windows, 1, 1, keys): 0 for the keys that a window has, else no chance."""
+    is_beyond = torch.arange(rows.shape[1], device=rows.device) >= row_counts[:, None]
+    return rows.new_zeros(is_beyond.shape).masked_fill_(is_beyond, -torch.inf)[:, None, None]
+
+
+def _sinusoids(rows: int, width: int) -> Tensor:
     """Positions of the rows of one second, (rows, width): half sines, half cosines; they restart every second."""
-    half = rows.shape[2] // 2
+    half = width // 2
     step = torch.log(torch.tensor(float(_LONGEST_WAVELENGTH), dtype=torch.float64)) / (half - 1)
     rates = torch.exp(-step.float() * torch.arange(half).float())
-    angles = torch.outer(torch.arange(rows.shape[1]).float(), rates)
-    return torch.cat([angles.sin(), angles.cos()], dim=1).to(rows.device, rows.dtype)
+    angles = torch.outer(torch.arange(rows).float(), rates)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

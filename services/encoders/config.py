@@ -44,6 +44,10 @@ class EncodersSettings(BaseSettings):
     audio_windows_per_job: int = Field(4, gt=0)
     patches_per_job: int = Field(8_192, gt=0)
     jobs_per_batch: int = Field(4, gt=0)
+    # Windows in steps of fixed shape, which a GPU replays as CUDA graphs. Unset, on a GPU. And windows in the largest
+    # of those steps: more go through it in turn.
+    fixed_steps: bool | None = None
+    windows_per_fixed_step: int = Field(8, gt=0)
     # Rows of media kept for requests that send the same again; 0 keeps none.
     cache_bytes: int = Field(256 << 20, ge=0)
     # Rows travel in messages of about this size.

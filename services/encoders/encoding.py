@@ -13,8 +13,6 @@ from torch import Tensor
 
 from antiphon.engine.sequence import Clock, Timings
 from antiphon.errors import InvalidInput, TooLarge
-from antiphon.model.audio_encoder import AudioWindow
-from antiphon.model.audio_features import log_mel
 from antiphon.model.vision_encoder import VisionRows
 from antiphon.model.vision_patches import VisionPreprocessor
 from antiphon.prompt.conversation import Modality
@@ -24,6 +22,7 @@ from services.encoders.images import read_image
 from services.encoders.layouts import SoundContext, check_tokens, layouts_of, sound_contexts
 from services.encoders.media import Extent, MediaItem, MediaRows, Medium
 from services.encoders.row_cache import KnownMedium, RowCache
+from services.encoders.sound_windows import FoundWindow, WindowFinder, jobs_of
 from services.encoders.sounds import read_sound
 from services.encoders.videos import VideoReader
 from services.encoders.workers import Workers
@@ -88,6 +87,7 @@ class Encoding:
         self._workers, self._cache = means.workers, means.cache
         self._items, self._place, self._clock = items, place, clock
         self._cache_salt = cache_salt
+        self._finder = WindowFinder(means.workers, means.cache, cache_salt)
         self._rows_so_far: Counter[Modality] = Counter()
         self._is_wanted = True
         # Neither read nor computed.
@@ -118,9 +118,10 @@ class Encoding:
             for images in self._frame_jobs(each):
                 frames.append(images if isinstance(images, VisionRows) else await self._workers.vision.run(images))
                 yield self._counted(item.modality, frames[-1])
-            for part in self._sound_jobs(each, context, windows):
-                sound.append(part if isinstance(part, Tensor) else await self._workers.audio.run(part))
-                yield self._counted("audio", sound[-1])
+            for job in self._sound_jobs(each, context, windows):
+                for rows in job if isinstance(job, tuple) else await self._finder.rows_of(job):
+                    sound.append(rows)
+                    yield self._counted("audio", rows)
             self._remember(each, context, frames, sound)
 
     async def _find_all(self) -> tuple[list[_Found], list[MediaLayout]]:
@@ -173,15 +174,14 @@ class Encoding:
 
     async def _windows(
         self, found: Sequence[_Found], contexts: Sequence[SoundContext | None]
-    ) -> list[list[AudioWindow]]:
+    ) -> list[list[FoundWindow]]:
         """Of every sound that was read; the log-mels of all sounds of the request belong together."""
         sounds = [each.medium.sound for each in found if each.medium is not None and each.medium.sound is not None]
         if not sounds:
             return []
         longest = max(each.extent.sample_count or 0 for each in found)
         padded_second = max(context.padded_second for context in contexts if context is not None)
-        mels = await self._on_reader(partial(log_mel, sounds, longest=longest))
-        return self._workers.audio_windows(mels, padded_second)
+        return await self._on_reader(partial(self._finder.windows_of, sounds, longest, padded_second))
 
     def _frame_jobs(self, found: _Found) -> Sequence[Tensor | VisionRows]:
         """What is to be computed, or what is known."""
@@ -192,14 +192,14 @@ class Encoding:
         return torch.split(found.medium.frames, self._frames_per_job(found.medium.frames))
 
     def _sound_jobs(
-        self, found: _Found, context: SoundContext | None, windows: Iterator[list[AudioWindow]]
-    ) -> Sequence[list[AudioWindow] | Tensor]:
-        """What is to be computed, or what is known."""
+        self, found: _Found, context: SoundContext | None, windows: Iterator[list[FoundWindow]]
+    ) -> Sequence[list[FoundWindow] | tuple[Tensor, ...]]:
+        """What is to be computed, or what is known: rows of each window."""
         if context is None:
             return ()
         if found.known is not None and not found.lacks(context):
-            return found.known.sounds[context]
-        return list(_grouped(next(windows), self._settings.audio_windows_per_job))
+            return [found.known.sounds[context]]
+        return list(jobs_of(next(windows), self._settings.audio_windows_per_job))
 
     def _remember(
         self, found: _Found, context: SoundContext | None, frames: list[VisionRows], sound: list[Tensor]
@@ -230,8 +230,3 @@ class Encoding:
         first_row = self._rows_so_far[modality]
         self._rows_so_far[modality] += len(rows)
         return MediaRows(modality, first_row, rows, deepstack)
-
-
-def _grouped(windows: list[AudioWindow], size: int) -> Iterator[list[AudioWindow]]:
-    for start in range(0, len(windows), size):
-        yield windows[start : start + size]

@@ -1,5 +1,6 @@
 """The media of one request as they arrive in chunks, held to the sizes that were announced and allowed."""
 
+import io
 import math
 from fractions import Fraction
 from typing import Final
@@ -23,7 +24,8 @@ class MediaInbox:
         self._announced = start.items
         self._fps = [_fps(index, item, settings) for index, item in enumerate(start.items)]
         self._modalities = [_modality(index, item) for index, item in enumerate(start.items)]
-        self._received = [bytearray() for _ in start.items]
+        # Buffers that give their bytes away without another copy.
+        self._received = [io.BytesIO() for _ in start.items]
 
     @property
     def byte_count(self) -> int:
@@ -37,9 +39,9 @@ class MediaInbox:
                 param="chunk.index",
             )
         received, announced = self._received[chunk.index], self._announced[chunk.index].byte_count
-        if len(received) + len(chunk.data) > announced:
+        if received.tell() + len(chunk.data) > announced:
             raise InvalidInput(f"Expected {announced} bytes, as announced; came more.", param=_param(chunk.index))
-        received += chunk.data
+        received.write(chunk.data)
 
     def items(self) -> list[MediaItem]:
         """Once all chunks are there; hands the bytes over."""
@@ -47,12 +49,12 @@ class MediaInbox:
 
     def _item(self, index: int) -> MediaItem:
         received, announced = self._received[index], self._announced[index]
-        if len(received) != announced.byte_count:
+        if received.tell() != announced.byte_count:
             raise InvalidInput(
-                f"Expected {announced.byte_count} bytes, as announced; came {len(received)}.", param=_param(index)
+                f"Expected {announced.byte_count} bytes, as announced; came {received.tell()}.", param=_param(index)
             )
-        self._received[index] = bytearray()
-        return MediaItem(self._modalities[index], bytes(received), self._fps[index], announced.use_audio_in_video)
+        self._received[index] = io.BytesIO()
+        return MediaItem(self._modalities[index], received.getvalue(), self._fps[index], announced.use_audio_in_video)
 
 
 def _check_sizes(start: EncodeStart, settings: EncodersSettings) -> None:

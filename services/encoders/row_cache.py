@@ -1,8 +1,12 @@
-"""Rows of media that were encoded before, for whoever of the same salt sends the same bytes again: bounded in bytes,
-and what was not asked for longest goes first."""
+"""Rows of media and of windows of sound that were encoded before, for whoever of the same salt sends the same again:
+bounded in bytes, and what was not asked for longest goes first.
+
+A medium is found by the bytes of its file. A window is found by its final log-mel frames, so that a sound that begins
+like an earlier one is encoded only from where it goes on.
+"""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -10,6 +14,7 @@ from typing import Final
 
 from torch import Tensor
 
+from antiphon.model.audio_encoder import AudioWindow
 from antiphon.model.vision_encoder import VisionRows
 from services.encoders.layouts import SoundContext
 from services.encoders.media import Extent, MediaItem
@@ -20,17 +25,35 @@ _ENTRY_BYTES: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class KnownMedium:
-    """All that answers a request for a medium without reading it; sounds as far as they were met."""
+    """All that answers a request for a medium without reading it; sounds, window by window, as far as they were met."""
 
     extent: Extent
     frames: tuple[VisionRows, ...] = ()
     sounds: Mapping[SoundContext, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @property
-    def byte_count(self) -> int:
+    def tensors(self) -> list[Tensor]:
         tensors = [tensor for rows in self.frames for tensor in (rows.rows, *rows.deepstack)]
-        tensors += [tensor for sound in self.sounds.values() for tensor in sound]
-        return _ENTRY_BYTES * (1 + len(self.sounds)) + sum(tensor.nbytes for tensor in tensors)
+        return tensors + [tensor for sound in self.sounds.values() for tensor in sound]
+
+    @property
+    def entry_bytes(self) -> int:
+        return _ENTRY_BYTES * (1 + len(self.sounds))
+
+    @property
+    def byte_count(self) -> int:
+        """Alone."""
+        return self.entry_bytes + sum({id(tensor): tensor.nbytes for tensor in self.tensors}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownWindow:
+    rows: Tensor
+    entry_bytes: int = _ENTRY_BYTES
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.rows]
 
 
 class RowCache:
@@ -38,29 +61,34 @@ class RowCache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._media: OrderedDict[bytes, KnownMedium] = OrderedDict()
+        self._known: OrderedDict[bytes, KnownMedium | _KnownWindow] = OrderedDict()
         self._lock = threading.Lock()
         self._byte_count = 0
+        # How many times a tensor, by its id, is held: a sound and its windows share theirs.
+        self._holds: Counter[int] = Counter()
 
     @property
     def byte_count(self) -> int:
         return self._byte_count
 
     def __len__(self) -> int:
-        return len(self._media)
+        return len(self._known)
 
     def key(self, salt: bytes, item: MediaItem) -> bytes | None:
         """None when nothing may be shared. Reads the whole file."""
         return medium_key(salt, item) if salt and self._max_bytes else None
 
+    def window_key(self, salt: bytes, window: AudioWindow) -> bytes | None:
+        """None when nothing may be shared. Reads all its frames."""
+        return window_key(salt, window) if salt and self._max_bytes else None
+
     def find(self, key: bytes | None) -> KnownMedium | None:
-        if key is None:
-            return None
-        with self._lock:
-            known = self._media.get(key)
-            if known is not None:
-                self._media.move_to_end(key)
-            return known
+        known = self._found(key)
+        return known if isinstance(known, KnownMedium) else None
+
+    def find_window(self, key: bytes | None) -> Tensor | None:
+        known = self._found(key)
+        return known.rows if isinstance(known, _KnownWindow) else None
 
     def keep(self, key: bytes, medium: KnownMedium) -> None:
         """Beside what is known of its sound already; rows must not be written to afterwards."""
@@ -70,15 +98,51 @@ class RowCache:
             sounds={context: _all_own(rows) for context, rows in medium.sounds.items()},
         )
         with self._lock:
-            before = self._media.pop(key, None)
-            if before is not None:
-                self._byte_count -= before.byte_count
+            before = self._dropped(key)
+            if isinstance(before, KnownMedium):
                 medium = replace(medium, sounds={**before.sounds, **medium.sounds})
             if medium.byte_count <= self._max_bytes:
-                self._media[key] = medium
-                self._byte_count += medium.byte_count
-            while self._byte_count > self._max_bytes:
-                self._byte_count -= self._media.popitem(last=False)[1].byte_count
+                self._add(key, medium)
+
+    def keep_window(self, key: bytes, rows: Tensor) -> None:
+        """The rows must not be written to afterwards."""
+        window = _KnownWindow(_own(rows))
+        with self._lock:
+            self._dropped(key)
+            if window.entry_bytes + rows.nbytes <= self._max_bytes:
+                self._add(key, window)
+
+    def _found(self, key: bytes | None) -> KnownMedium | _KnownWindow | None:
+        if key is None:
+            return None
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None:
+                self._known.move_to_end(key)
+            return known
+
+    def _add(self, key: bytes, known: KnownMedium | _KnownWindow) -> None:
+        """Under the lock."""
+        self._known[key] = known
+        self._byte_count += known.entry_bytes
+        for tensor in known.tensors:
+            self._byte_count += 0 if self._holds[id(tensor)] else tensor.nbytes
+            self._holds[id(tensor)] += 1
+        while self._byte_count > self._max_bytes:
+            self._dropped(next(iter(self._known)))
+
+    def _dropped(self, key: bytes) -> KnownMedium | _KnownWindow | None:
+        """Under the lock."""
+        known = self._known.pop(key, None)
+        if known is None:
+            return None
+        self._byte_count -= known.entry_bytes
+        for tensor in known.tensors:
+            self._holds[id(tensor)] -= 1
+            if not self._holds[id(tensor)]:
+                del self._holds[id(tensor)]
+                self._byte_count -= tensor.nbytes
+        return known
 
 
 def medium_key(salt: bytes, item: MediaItem) -> bytes:
@@ -86,10 +150,21 @@ def medium_key(salt: bytes, item: MediaItem) -> bytes:
     shape = (
         f"{item.modality} {item.video_fps!r} {item.use_audio_in_video}" if item.modality == "video" else item.modality
     )
+    return _digest(salt, shape, item.data)
+
+
+def window_key(salt: bytes, window: AudioWindow) -> bytes:
+    """Of everything that a window's rows depend on. The loudest moment of the whole sound, and what the sound is padded
+    to, are in its frames by now."""
+    bins, frames = window.mel.shape
+    return _digest(salt, f"window {bins} {frames} {window.padded_second}", window.mel.contiguous().numpy().data)
+
+
+def _digest(salt: bytes, shape: str, content: bytes | memoryview) -> bytes:
     digest = sha256()
     for part in (salt, shape.encode()):
         digest.update(len(part).to_bytes(4, "big") + part)
-    digest.update(item.data)
+    digest.update(content)
     return digest.digest()
 
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from antiphon.engine.batcher import Batcher
-from antiphon.model.audio_encoder import AudioEncoder, AudioWindow
+from antiphon.engine.captured_windows import CapturedWindows
+from antiphon.engine.graphs import Graphs
+from antiphon.model.audio_encoder import AudioEncoder, AudioWindow, WindowEncoder
 from antiphon.model.audio_features import SAMPLE_RATE_HZ, log_mel
 from antiphon.model.config import OmniConfig
-from antiphon.model.placement import placement
+from antiphon.model.placement import placement, wait_for
 from antiphon.model.vision_encoder import VisionEncoder, VisionRows
 from antiphon.model.vision_patches import VisionPreprocessor
 from antiphon.model.weights import Checkpoint
@@ -27,8 +29,8 @@ Reader = Batcher[Callable[[], object], object]
 @dataclass(frozen=True, slots=True)
 class Workers:
     readers: Sequence[Reader]
-    # Windows of one sound -> (rows, width), on the CPU.
-    audio: Batcher[list[AudioWindow], Tensor]
+    # Windows of one sound -> (rows, width) each, on the CPU.
+    audio: Batcher[list[AudioWindow], list[Tensor]]
     # uint8 (frames, 3, height, width), sized for the model -> rows, on the CPU.
     vision: Batcher[Tensor, VisionRows]
     videos: VideoProcesses
@@ -39,12 +41,14 @@ class Workers:
         where, checkpoint = placement(settings.device, settings.dtype), Checkpoint(settings.checkpoint)
         audio = AudioEncoder.load(checkpoint, config, dtype=where.dtype, device=where.device)
         vision = VisionEncoder.load(checkpoint, config, dtype=where.dtype, device=where.device)
+        windows = _window_encoder(audio, settings, where.device)
         _warm_up(audio, vision, preprocessor)
+        wait_for(where.device)
         # A request waits for one piece of work before the next, so no queue holds more than there are requests.
         most, together = settings.requests, settings.jobs_per_batch
         return cls(
             [Reader(_done, max_waiting=most, name="media reader") for _ in range(settings.reader_threads)],
-            Batcher(lambda jobs: _hear(audio, jobs), max_waiting=most, max_batch=together, name="audio encoder"),
+            Batcher(lambda jobs: _hear(windows, jobs), max_waiting=most, max_batch=together, name="audio encoder"),
             Batcher(
                 lambda jobs: _see(vision, preprocessor, jobs),
                 max_waiting=most,
@@ -58,6 +62,11 @@ class Workers:
     def audio_windows(self, mels: Sequence[Tensor], padded_second: int) -> list[list[AudioWindow]]:
         """padded_second: of all sounds of the request, be they among these or not."""
         return self._audio_encoder.windows(mels, padded_second)
+
+    @property
+    def window_frames(self) -> int:
+        """Of a complete window."""
+        return self._audio_encoder.config.attention_window
 
     def least_busy_reader(self) -> Reader:
         return min(self.readers, key=Reader.waiting)
@@ -86,9 +95,19 @@ def _done(jobs: list[Callable[[], object]]) -> list[object]:
     return [job() for job in jobs]
 
 
-def _hear(encoder: AudioEncoder, jobs: list[list[AudioWindow]]) -> list[Tensor]:
-    encoded = iter(encoder.encode_windows([window for job in jobs for window in job]))
-    return [torch.cat(list(islice(encoded, len(job)))).cpu() for job in jobs]
+def _window_encoder(encoder: AudioEncoder, settings: EncodersSettings, device: torch.device) -> WindowEncoder:
+    wanted = device.type == "cuda" if settings.fixed_steps is None else settings.fixed_steps
+    if not wanted:
+        return encoder
+    return CapturedWindows(encoder, most_windows=settings.windows_per_fixed_step, graphs=Graphs(device))
+
+
+def _hear(encoder: WindowEncoder, jobs: list[list[AudioWindow]]) -> list[list[Tensor]]:
+    encoded = encoder.encode_windows([window for job in jobs for window in job])
+    on_host = torch.split(torch.cat(encoded).cpu(), [len(rows) for rows in encoded])
+    # In memory of their own: the rows of one window may be kept when those beside it are not.
+    own = iter([rows.clone() for rows in on_host])
+    return [list(islice(own, len(job))) for job in jobs]
 
 
 def _see(encoder: VisionEncoder, preprocessor: VisionPreprocessor, jobs: list[Tensor]) -> list[VisionRows]:

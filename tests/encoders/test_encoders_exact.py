@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
+from antiphon.engine.captured_windows import CapturedWindows
 from antiphon.v1.encoder_service_pb2 import EncodeResponse
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO, Modality
 from antiphon.wire import arrays
@@ -135,3 +137,20 @@ async def test_requests_at_the_same_time_do_not_mix(settings: EncodersSettings, 
     for first, second in zip(alone, together, strict=True):
         for modality in (MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO):
             torch.testing.assert_close(joined(second, modality), joined(first, modality), atol=TOLERANCE, rtol=1e-5)
+
+
+async def test_steps_of_fixed_shape_give_the_same_rows(settings: EncodersSettings, tmp_path: Path) -> None:
+    media = [as_sent(part) for part in REQUESTS["everything"]]
+    free, fixed = tmp_path / "free", tmp_path / "fixed"
+    free.mkdir()
+    fixed.mkdir()
+    async with running(settings, free) as encoders:
+        expected = await answers(encoders, requests(*media))
+    fixed_steps = {"fixed_steps": True, "windows_per_fixed_step": 2}
+    with patch.object(
+        CapturedWindows, "encode_windows", autospec=True, side_effect=CapturedWindows.encode_windows
+    ) as run:
+        async with running(settings.model_copy(update=fixed_steps), fixed) as encoders:
+            responses = await answers(encoders, requests(*media))
+    assert run.call_count == 4, "one for every sound"
+    torch.testing.assert_close(joined(responses, MODALITY_AUDIO), joined(expected, MODALITY_AUDIO), atol=1e-5, rtol=0)
