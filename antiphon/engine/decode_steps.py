@@ -1,6 +1,6 @@
 """Decode steps of fixed shape: one row each of a few requests, computed by the least step in which they have room."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -116,21 +116,18 @@ class DecodeSteps(Generic[ResultT]):
 
 
 def _shapes(limits: DecodeLimits, store: PagedKeyValues) -> list[tuple[int, ...]]:
-    """(requests, pages), as far as what a layer gathers is not too much; attention that reads pages gathers nothing."""
+    """(requests, pages)"""
+    return [*rooms(doubling(limits.requests), limits.context_rows, store)]
+
+
+def rooms(row_counts: Sequence[int], context_rows: int, store: PagedKeyValues) -> Iterator[tuple[int, int]]:
+    """(rows, pages that each may see): each of the counts with some contexts up to `context_rows`, as far as what a
+    layer gathers is not too much. Attention that reads pages gathers nothing, and reads no further than a request
+    reaches."""
     gathers = store.kernels.attention is None
-    if store.kernels.attention is not None:  # pages are read where they lie, no further than a request reaches
-        contexts = doubling(limits.context_rows, min(_SHORT_CONTEXT_ROWS, limits.context_rows), factor=16)
-        return [_shape(requests, rows, store) for requests in doubling(limits.requests) for rows in contexts]
-    slot_bytes = store.keys.shape[2] * store.keys.shape[3] * store.keys.itemsize
-    most_slots = _GATHERED_BYTES // slot_bytes
-    contexts = doubling(limits.context_rows, min(_LEAST_CONTEXT_ROWS, limits.context_rows), factor=4)
-    return [
-        _shape(requests, rows, store)
-        for requests in doubling(limits.requests)
-        for rows in contexts
-        if not gathers or requests * rows <= most_slots
-    ]
-
-
-def _shape(requests: int, rows: int, store: PagedKeyValues) -> tuple[int, ...]:
-    return requests, -(-rows // store.page_size)
+    least, factor = (_LEAST_CONTEXT_ROWS, 4) if gathers else (_SHORT_CONTEXT_ROWS, 16)
+    most_slots = _GATHERED_BYTES // (store.keys.shape[2] * store.keys.shape[3] * store.keys.itemsize)
+    for rows in row_counts:
+        for context in doubling(context_rows, min(least, context_rows), factor):
+            if not gathers or rows * context <= most_slots:
+                yield rows, -(-context // store.page_size)

@@ -11,6 +11,7 @@ from antiphon.engine.decode_steps import DecodeLimits
 from antiphon.engine.graphs import Graphs
 from antiphon.engine.load import Load
 from antiphon.engine.loading import DecoderBounds
+from antiphon.engine.prefill_steps import PrefillLimits
 from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.hosting.service import ServiceLoad
 from antiphon.model.placement import DeviceName, TypeName
@@ -41,8 +42,8 @@ class DecoderSettings(BaseSettings):
     # That go on by one row in a step which several tenants want. Unset, 8 on a CPU, whose steps last longer with each,
     # and all of them elsewhere.
     shared_step_requests: int | None = Field(None, gt=0)
-    # Steps of fixed shape for requests that go on by one row, which a GPU replays as CUDA graphs; and steps that begin
-    # before the outputs of the last one have been read. Unset, on a GPU.
+    # Steps of fixed shape, which a GPU replays as CUDA graphs; and steps that begin before the outputs of the last one
+    # have been read. Unset, on a GPU.
     fixed_steps: bool | None = None
     overlapping_steps: bool | None = None
     # Rows of media that all requests together may hold until they have been read.
@@ -72,6 +73,9 @@ class DecoderSettings(BaseSettings):
     def decode_limits(self, most_rows: int) -> DecodeLimits:
         """most_rows: of one request, as the checkpoint allows."""
         return DecodeLimits(self.running_requests, self.context(most_rows))
+
+    def prefill_limits(self, most_rows: int) -> PrefillLimits:
+        return PrefillLimits(self.running_requests, self.context(most_rows), self.rows_per_step)
 
 
 def page_counts(load: Load) -> PageCounts:

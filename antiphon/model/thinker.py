@@ -20,8 +20,8 @@ PREFIX = "thinker.model."
 class DeepstackRows:
     """What the vision encoder adds to the outputs of the first layers."""
 
-    # Places of image and video placeholders in the packed step, int64 (n).
-    places: Tensor
+    # Places of image and video placeholders in the packed step, int64 (n); None adds to every row.
+    places: Tensor | None
     # One (n, width) for each of the first layers.
     additions: tuple[Tensor, ...]
 
@@ -83,10 +83,16 @@ class Thinker:
             if deepstack is None or layer >= len(deepstack.additions):
                 return output
             # A new tensor: the accepted rows are those before the addition.
+            if deepstack.places is None:
+                return output + deepstack.additions[layer]
             return output.index_add(0, deepstack.places, deepstack.additions[layer])
 
         final = self._decoder(rows, positions, batch, keys_values, after_layer)
         return ThinkerOutput(final, accepted)
+
+    @property
+    def width(self) -> int:
+        return self._embedding.shape[1]
 
     def logits(self, final_rows: Tensor) -> Tensor:
         """final_rows (n, width) -> float32 (n, vocabulary)"""
