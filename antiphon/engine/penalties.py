@@ -38,20 +38,31 @@ class History:
         # Both (vocabulary), from the first logits on: whether the id was seen, and how often generated, as float32.
         self.seen = self.counts = torch.empty(0)
         self._listed: ListedIds | None = None
+        # Generated elsewhere, before the first logits came here.
+        self._resumed_ids = np.empty(0, dtype=np.int64)
+
+    def resume(self, generated_ids: Sequence[int]) -> None:
+        """Before the first logits: what was generated of this request elsewhere."""
+        self._resumed_ids = np.array(generated_ids, dtype=np.int64)
 
     def begin(self, logits: Tensor) -> None:
         """Where the logits are on a device."""
         if not len(self.seen):
             self.seen = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-            if len(self._prompt_ids):
-                self.seen.index_fill_(0, sent(self._prompt_ids, logits.device), True)
-            self.counts = logits.new_zeros(logits.shape[1]) if self.counts_ids else self.counts
+            for ids in (self._prompt_ids, self._resumed_ids):
+                if len(ids):
+                    self.seen.index_fill_(0, sent(ids, logits.device), True)
+            if self.counts_ids:
+                generated = np.bincount(self._resumed_ids, minlength=logits.shape[1])
+                self.counts = sent(generated.astype(np.float32), logits.device)
 
     @property
     def listed(self) -> ListedIds:
         """Where they are on a CPU."""
         if self._listed is None:
             self._listed = ListedIds(self._prompt_ids)
+            for token_id in self._resumed_ids.tolist():
+                self._listed.record(token_id)
         return self._listed
 
 

@@ -63,6 +63,12 @@ class SamplerState:
         """The next draw of this request's own generator; a greedy one draws nothing."""
         return self.generator.random() if self.parameters.temperature > 0 else 0.0
 
+    def resume(self, generated_ids: Sequence[int]) -> None:
+        """Before the first draw: these ids were drawn elsewhere. The draws themselves are the caller's to repeat, who
+        may have drawn more than ids from the generator."""
+        if self.history is not None:
+            self.history.resume(generated_ids)
+
 
 class Sampler:
     """suppressed_ids: never chosen, by any request. (n,) int64 on the logits' device."""

@@ -49,6 +49,13 @@ class Script:
     # Requests of one salt share what their user turns have in common; an empty one shares with nobody.
     cache_salt: bytes = b""
     share: Share = field(default_factory=Share)
+    # What another replica has spoken already, with draws of the same seed.
+    spoken: Sequence[Frame] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Another replica has spoken all of it, and only its end is missing."""
+        return 0 < self.max_frames == len(self.spoken)
 
 
 class TalkerEngine:
@@ -77,7 +84,7 @@ class TalkerEngine:
         media_rows = len(request.accepted.prompt_rows)
         submission = Submission(
             request,
-            prompt_rows=request.prompt_rows,
+            prompt_rows=request.known_rows,
             max_rows=request.prompt_rows + script.max_frames - 1,
             available_rows=request.available_rows,
             max_untaken=self._settings.untaken_frames,
@@ -107,7 +114,7 @@ class TalkerEngine:
         sampling = speech_sampling(self._default_sampling, script.sampling, script.residual_sampling)
         first_code = SamplerState(sampling.first_code)
         seed = sampling.residual_codes.seed
-        return TalkerRequest(
+        request = TalkerRequest(
             script.prompt,
             list(script.prefix_ids),
             self.talker_config.speaker_ids[script.voice],
@@ -118,6 +125,8 @@ class TalkerEngine:
             first_code.generator if seed is None else random.Random(seed),  # noqa: S311 (sampling, not secrets)
             script.max_frames,
         )
+        request.resume(script.spoken)
+        return request
 
     def _page_keys(self, request: TalkerRequest, salt: bytes) -> TalkerPageKeys | None:
         if not salt or not self._settings.shares_pages:
@@ -151,6 +160,15 @@ class TalkerEngine:
                 f"The Talker's context holds {self.context_rows} rows; the user's turns take {rows} and the speech may "
                 f"take {script.max_frames}. Shorten the conversation or lower the limit of the speech."
             )
+        self._check_spoken(script)
+
+    def _check_spoken(self, script: Script) -> None:
+        if len(script.spoken) >= script.max_frames:
+            raise InvalidInput(
+                f"spoken: expected fewer than the {script.max_frames} frames of the whole speech; came "
+                f"{len(script.spoken)}.",
+                param="spoken",
+            )
 
 
 class Speech:
@@ -165,7 +183,8 @@ class Speech:
     ) -> None:
         self._engine, self._request, self._generation, self._keys = engine, request, generation, keys
         self._is_closed = False
-        self._is_silent = False
+        # Where nothing has to be computed for it.
+        self._early_end: FinishReason | None = None
 
     def add_hidden_rows(self, first_row: int, rows: Tensor) -> None:
         """The Thinker's next accepted rows (n, thinker width). Raises InvalidInput."""
@@ -186,11 +205,15 @@ class Speech:
             self._engine.end_text(self._request)
         else:
             text.ids.append(token_id)
-        if text.ids:
+        self._early_end = self._end_of_text() if is_last else None
+        if self._early_end is None:
             self._generation.extend(self._request.available_rows)
         else:
-            self._is_silent = True
             self._generation.cancel()
+
+    def _end_of_text(self) -> FinishReason | None:
+        """Silence ends with its text, and so does what another replica had spoken to the bound that the text gives."""
+        return self._request.end if self._request.text.ids else "stop"
 
     def require_last_token(self) -> None:
         if not self._request.text.has_ended:
@@ -202,7 +225,7 @@ class Speech:
     @property
     def finish_reason(self) -> FinishReason | None:
         """None until it has ended, and when it was closed before."""
-        return "stop" if self._is_silent else self._generation.finish_reason
+        return self._early_end or self._generation.finish_reason
 
     @property
     def timings(self) -> Timings:

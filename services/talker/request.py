@@ -6,6 +6,7 @@ and the hidden rows, so a request that lost its pages is computed again.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -118,6 +119,19 @@ class TalkerRequest:
             frames = np.arange(first_frame, first_frame + count - prompted, dtype=np.float32)
             positions[:, prompted:] = self.prompt.next_position + frames
 
+    @property
+    def known_rows(self) -> int:
+        """Rows whose frames are known before anything is computed: of the prompt, and of what was spoken elsewhere."""
+        return self.prompt_rows + len(self.frames)
+
+    def resume(self, spoken: Sequence[Frame]) -> None:
+        """Before the first step: what another replica has spoken, with as many draws of the same generators."""
+        self.frames.extend(spoken)
+        self.sampling.resume([int(frame[0]) for frame in spoken])
+        for frame in spoken:
+            self.sampling.uniform()
+            self.uniforms(len(frame) - 1)
+
     def uniforms(self, count: int) -> list[float]:
         """Draws for the residual codes of one frame; a greedy request draws nothing."""
         if self.residual_sampling.temperature <= 0:
@@ -140,4 +154,9 @@ class TalkerRequest:
     def speak(self, frame: Frame) -> FinishReason | None:
         """One more frame, and whether it is the last."""
         self.frames.append(frame)
+        return self.end
+
+    @property
+    def end(self) -> FinishReason | None:
+        """How the speech has ended with its latest frame, if it has."""
         return "length" if len(self.frames) >= self.max_frames else None

@@ -200,6 +200,7 @@ def _outcome(sequence: Sequence[TalkerRequest], spoken: NDArray[np.int16], end_c
 
 
 def _goes_on(part: TalkerSlice) -> bool:
-    """Its one row is that of the latest frame."""
+    """Its one row is that of the latest frame, which was spoken here."""
     request = part.sequence.request
-    return part.row_count == 1 and part.samples and part.first_row >= request.prompt_rows
+    spoken_here = request.latest_sum is not None and part.first_row >= request.prompt_rows
+    return part.row_count == 1 and part.samples and spoken_here

@@ -3,11 +3,13 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
+import numpy as np
+
 from antiphon.engine.sampler import SamplingParameters
 from antiphon.errors import InternalError, InvalidInput
 from antiphon.hosting.decoder_service import page_counts, service_load
 from antiphon.hosting.service import HostedService
-from antiphon.v1.generation_pb2 import Sampling
+from antiphon.v1.generation_pb2 import FINISH_REASON_LENGTH, Sampling
 from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse, SpeakStart
 from antiphon.wire import arrays, methods, tensors
@@ -51,11 +53,14 @@ class TalkerServicer:
         self, requests: AsyncIterator[SpeakRequest], _context: object
     ) -> AsyncGenerator[SpeakResponse, None]:
         script = self._script((await first_request(requests)).start)
+        if script.is_over:
+            yield SpeakResponse(end=SpeakEnd(finish_reason=FINISH_REASON_LENGTH, frame_count=len(script.spoken)))
+            return
         async with (
             aclosing(self._engine.speak(script)) as speech,
             read_beside(self._receive(requests, speech), "talker") as received,
         ):
-            frame_count = 0
+            frame_count = len(script.spoken)
             async for frame in speech:
                 yield _frame_message(frame_count, frame)
                 frame_count += 1
@@ -75,9 +80,28 @@ class TalkerServicer:
             max_frames=start.max_frames,
             cache_salt=start.cache_salt,
             share=read_share(start.scheduling),
+            spoken=self._spoken(start.spoken) if start.HasField("spoken") else (),
             sampling=read_sampling(start.sampling, codes) if start.HasField("sampling") else None,
             residual_sampling=self._residual(start.residual_sampling) if start.HasField("residual_sampling") else None,
         )
+
+    def _spoken(self, frames: CodecFrames) -> list[Frame]:
+        """From the first one on, each code one that could have been spoken."""
+        config = self._engine.talker_config
+        if frames.first_frame != 0:
+            raise InvalidInput(f"spoken.first_frame: expected 0; came {frames.first_frame}.", param="spoken")
+        shape = (None, config.code_groups)
+        unpacked = arrays.unpack(frames.codes, name="spoken.codes", shape=shape, data_types=(arrays.INT16,))
+        codes = unpacked.astype(np.int16, copy=False)
+        sizes = np.full(config.code_groups, config.code_predictor.vocabulary)
+        sizes[0] = config.text.vocabulary
+        if ((codes < 0) | (codes >= sizes)).any():
+            raise InvalidInput(
+                f"spoken.codes: expected codes from 0, the first of a frame below {sizes[0]}, the others below "
+                f"{sizes[-1]}; one is outside.",
+                param="spoken",
+            )
+        return list(codes)
 
     def _residual(self, sampling: Sampling) -> SamplingParameters:
         parameters = read_sampling(

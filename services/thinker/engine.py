@@ -27,6 +27,7 @@ from antiphon.wire.generation import PromptNumbers
 from services.thinker.accepted_rows import AcceptedRows
 from services.thinker.config import ThinkerSettings
 from services.thinker.page_keys import ThinkerPageKeys
+from services.thinker.prefill import FixedPrefill
 from services.thinker.prompt_media import PromptMedia
 from services.thinker.request import ThinkerOutput, ThinkerRequest, end_of
 from services.thinker.runner import ThinkerRunner, decoding
@@ -229,9 +230,13 @@ def _load(settings: ThinkerSettings, config: OmniConfig, where: Placement) -> Th
         config.thinker.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
     )
     accepted = AcceptedRows(keys_values, config.thinker.text.width) if config.talker is not None else None
-    graphs, limits = settings.graphs(where.device), settings.decode_limits(config.thinker.text.max_positions)
-    like = torch.zeros((), dtype=torch.int64, device=where.device)
-    compute = decoding(thinker, keys_values)
-    decode_steps = None if graphs is None else DecodeSteps(compute, like, keys_values, limits, graphs)
+    graphs, most_rows = settings.graphs(where.device), config.thinker.text.max_positions
+    if graphs is None:
+        wait_for(where.device)
+        return ThinkerRunner(thinker, keys_values, accepted)
+    deepstack_layers = len(config.thinker.vision.deepstack_blocks)
+    prefill = FixedPrefill(thinker, keys_values, deepstack_layers, settings.prefill_limits(most_rows), graphs)
+    like, limits = torch.zeros((), dtype=torch.int64, device=where.device), settings.decode_limits(most_rows)
+    decode_steps = DecodeSteps(decoding(thinker, keys_values), like, keys_values, limits, graphs)
     wait_for(where.device)
-    return ThinkerRunner(thinker, keys_values, accepted, decode_steps)
+    return ThinkerRunner(thinker, keys_values, accepted, decode_steps, prefill)

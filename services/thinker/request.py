@@ -1,5 +1,6 @@
 """One request to the Thinker: its prompt, its media, what it has written so far, and where it ends."""
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +42,8 @@ class ThinkerRequest:
     max_new_tokens: int
     end_ids: frozenset[int]
     sends_hidden_rows: bool
+    # It ends once its prompt has been computed, and writes nothing.
+    is_prefill_only: bool = False
 
     generated: list[int] = field(default_factory=list)
     # int64 (): the newest token, on the device; the host may not know it yet.
@@ -65,6 +68,18 @@ class ThinkerRequest:
             token_ids[prompted : prompted + len(known)] = known
             positions[:, prompted:] = self.next_position + np.arange(first, stop, dtype=np.float32)
 
+    @property
+    def known_rows(self) -> int:
+        """Rows whose ids are known before anything is computed: of the prompt, and of what was written elsewhere."""
+        return self.prompt_rows + len(self.generated)
+
+    def resume(self, generated_ids: list[int]) -> None:
+        """Before the first step: what another replica has written of the answer, with as many draws."""
+        self.generated.extend(generated_ids)
+        self.sampling.resume(generated_ids)
+        for _ in generated_ids:
+            self.sampling.uniform()
+
     def knows_input(self, row: int) -> bool:
         """False where the row's token is on the device only."""
         return row < self.prompt_rows + len(self.generated)
@@ -73,12 +88,17 @@ class ThinkerRequest:
         """Of a generated row, on all three axes."""
         return self.next_position + (row - self.prompt_rows)
 
-    def write(self, token_id: int) -> tuple[Token, FinishReason | None]:
+    def write(self, token_id: int) -> tuple[tuple[Token, ...], FinishReason | None]:
         """One more token of the answer, and whether it is the last."""
+        if self.is_prefill_only:
+            return (), "stop"
         self.generated.append(token_id)
-        reason: FinishReason | None = None
-        if token_id in self.end_ids:
-            reason = "stop"
-        elif len(self.generated) >= self.max_new_tokens:
-            reason = "length"
-        return Token(token_id, reason is not None), reason
+        reason = end_of(self.generated, self.end_ids, self.max_new_tokens)
+        return (Token(token_id, reason is not None),), reason
+
+
+def end_of(generated: Sequence[int], end_ids: Container[int], max_new_tokens: int) -> FinishReason | None:
+    """How an answer has ended with its latest token, if it has."""
+    if generated and generated[-1] in end_ids:
+        return "stop"
+    return "length" if len(generated) >= max_new_tokens else None

@@ -160,9 +160,10 @@ def decoding(thinker: Thinker, keys_values: PagedKeyValues) -> DecodeCompute[Ten
 
 
 def _goes_on(part: ThinkerSlice) -> bool:
-    """Its one row is that of its latest token."""
+    """Its one row is that of its latest token, which was drawn here."""
     request = part.sequence.request
-    return part.row_count == 1 and part.samples and part.first_row >= request.prompt_rows
+    drawn_here = request.latest_id is not None and part.first_row >= request.prompt_rows
+    return part.row_count == 1 and part.samples and drawn_here
 
 
 def _has_media(part: ThinkerSlice) -> bool:
@@ -205,6 +206,6 @@ def _outcome(part: ThinkerSlice, hidden: _Hidden, token_id: int | None) -> Outco
     values: list[ThinkerOutput] = list(hidden())
     reason = None
     if token_id is not None:
-        token, reason = part.sequence.request.write(token_id)
-        values.append(token)
+        tokens, reason = part.sequence.request.write(token_id)
+        values.extend(tokens)
     return Outcome(tuple(values), reason)

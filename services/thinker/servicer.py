@@ -83,9 +83,9 @@ class ThinkerServicer:
             read_ids(start.stop_token_ids, vocabulary, name="stop_token_ids").tolist(),
             start.return_multimodal_hidden_rows,
             start.cache_salt,
+            read_share(start.scheduling),
             generated_ids=read_ids(start.generated_ids, vocabulary, name="generated_ids").tolist(),
             is_prefill_only=start.prefill_only,
-            read_share(start.scheduling),
         )
 
 
