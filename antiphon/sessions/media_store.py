@@ -1,0 +1,61 @@
+"""Sounds and images of conversations, by the hash of their content: the seam, its bounds, the form in this process."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from time import time
+from typing import Protocol
+
+from antiphon.errors import NotFound, TooLarge
+from antiphon.sessions.expiring import ExpiringMap
+from antiphon.sessions.settings import SessionSettings
+
+
+class MediaStore(Protocol):
+    """Of each tenant its own: content never crosses tenants, nor does the knowledge that another has it. Every use
+    begins a medium's lifetime anew. Both raise Unavailable when the storage is away."""
+
+    async def put(self, tenant: str, data: bytes) -> str:
+        """Returns the SHA-256 of the content, in hex. Raises TooLarge."""
+        ...
+
+    async def get(self, tenant: str, content_hash: str) -> bytes:
+        """Raises NotFound."""
+        ...
+
+
+class MemoryMediaStore:
+    def __init__(self, settings: SessionSettings, now_seconds: Callable[[], float] = time) -> None:
+        self._settings = settings
+        self._kept = ExpiringMap[bytes](settings.media_seconds, size_of=len, now_seconds=now_seconds)
+
+    async def put(self, tenant: str, data: bytes) -> str:
+        content_hash = hash_within_bound(data, self._settings)
+        if self._kept.get(tenant, content_hash) is None:
+            if self._kept.size(tenant) + len(data) > self._settings.media_bytes:
+                raise media_full(self._settings)
+            self._kept.put(tenant, content_hash, data)
+        return content_hash
+
+    async def get(self, tenant: str, content_hash: str) -> bytes:
+        data = self._kept.get(tenant, content_hash)
+        if data is None:
+            raise unknown_medium()
+        return data
+
+
+def hash_within_bound(data: bytes, settings: SessionSettings) -> str:
+    """Raises TooLarge."""
+    if len(data) > settings.medium_bytes:
+        raise TooLarge(f"A medium has at most {settings.medium_bytes} bytes; came {len(data)}. Send a shorter one.")
+    return sha256(data).hexdigest()
+
+
+def unknown_medium() -> NotFound:
+    return NotFound("The medium is unknown or has expired. Send it again.")
+
+
+def media_full(settings: SessionSettings) -> TooLarge:
+    return TooLarge(
+        f"Media of conversations may have {settings.media_bytes} bytes together; this one does not fit any more. "
+        f"They are forgotten {settings.media_seconds:g} seconds after their last use."
+    )
