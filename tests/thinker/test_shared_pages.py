@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -171,6 +172,22 @@ async def test_the_first_token_tells_how_much_of_the_prompt_was_cached(opened, t
     scraped = process_metrics().registry.get_sample_value
     assert scraped("antiphon_rows_reused_total", {"stage": "thinker"}) == first.cached_prompt_tokens
     assert scraped("antiphon_pages", {"stage": "thinker", "state": "kept"}) == engine.decoder.load().pages_kept > 0
+
+
+async def test_media_rows_are_read_for_their_keys_beside_the_event_loop(opened, tiny_turns, monkeypatch):
+    """Megabytes are checked and hashed while other calls go on."""
+    thinker, engine = opened
+    threads, read = [], ThinkerPageKeys.read_prompt
+
+    def watched(keys: ThinkerPageKeys) -> None:
+        threads.append(threading.current_thread())
+        read(keys)
+
+    monkeypatch.setattr(ThinkerPageKeys, "read_prompt", watched)
+    parts = rows_of(engine, tiny_turns["all"])
+    await responses_to(thinker, messages_of(start_of(tiny_turns["all"], cache_salt=b"beside"), parts))
+    assert len(threads) == 1 + len(parts), "once with the prompt, and with every message of rows"
+    assert threading.current_thread() not in threads[1:]
 
 
 def test_a_change_anywhere_changes_the_keys_from_its_page_on(tiny_checkpoint, tiny_turns):
