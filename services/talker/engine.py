@@ -6,13 +6,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from antiphon.engine.decode_steps import DecodeSteps
 from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
 from antiphon.engine.loading import LoadingDecoder
+from antiphon.engine.prefill_steps import PrefillSteps
 from antiphon.engine.sampler import SamplerState, SamplingParameters
 from antiphon.engine.sequence import FinishReason, Share, Timings
 from antiphon.errors import ContextTooLong, InvalidInput
@@ -26,7 +26,7 @@ from services.talker.config import TalkerSettings
 from services.talker.frame_steps import FrameSteps
 from services.talker.page_keys import TalkerPageKeys
 from services.talker.request import ASSISTANT_ROWS, AcceptedRows, Frame, SpokenText, TalkerRequest
-from services.talker.runner import TalkerRunner, decoding
+from services.talker.runner import TalkerRunner, decoding, prefilling
 from services.talker.speech_sampling import checkpoint_sampling, speech_sampling
 
 PREFIX_IDS = 3
@@ -245,10 +245,14 @@ def _load(settings: TalkerSettings, config: OmniConfig, where: Placement) -> Tal
     keys_values = PagedKeyValues(
         shape.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
     )
-    graphs, limits = settings.graphs(where.device), settings.decode_limits(shape.text.max_positions)
-    like = torch.zeros(shape.text.width, dtype=where.dtype, device=where.device)
-    compute = decoding(talker, keys_values)
-    decode_steps = None if graphs is None else DecodeSteps(compute, like, keys_values, limits, graphs)
+    graphs, most_rows = settings.graphs(where.device), shape.text.max_positions
+    if graphs is None:
+        wait_for(where.device)
+        return TalkerRunner(talker, shape, keys_values, FrameSteps(talker.code_predictor))
+    like, limits = keys_values.keys.new_zeros(shape.text.width), settings.decode_limits(most_rows)
+    prefill_limits = settings.prefill_limits(most_rows)
+    prefill_steps = PrefillSteps(prefilling(talker, keys_values), like, keys_values, prefill_limits, graphs)
+    decode_steps = DecodeSteps(decoding(talker, keys_values), like, keys_values, limits, graphs)
     frame_steps = FrameSteps(talker.code_predictor, limits.requests, graphs)
     wait_for(where.device)
-    return TalkerRunner(talker, shape, keys_values, frame_steps, decode_steps)
+    return TalkerRunner(talker, shape, keys_values, frame_steps, decode_steps, prefill_steps)

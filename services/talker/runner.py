@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antiphon.engine.decode_steps import DecodeCompute, DecodeRow, DecodeSteps
+from antiphon.engine.prefill_steps import PrefillCompute, PrefillStep, PrefillSteps, RowNumbers
 from antiphon.engine.runner import Outcome, no_number
 from antiphon.engine.sampler import NO_ID, Sampler
 from antiphon.engine.sequence import Sequence, Slice
-from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues
+from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues, StepAttention
 from antiphon.model.config import TalkerConfig
 from antiphon.model.decode_batch import DecodeBatch
 from antiphon.model.placement import OwnStream, fetched, sent, sent_tensor
@@ -37,10 +38,12 @@ class TalkerRunner:
         keys_values: PagedKeyValues,
         frame_steps: FrameSteps,
         decode_steps: DecodeSteps[Decoded] | None = None,
+        prefill_steps: PrefillSteps[Tensor] | None = None,
     ) -> None:
-        """decode_steps: of `decoding(talker)`, for steps in which every request goes on by one frame."""
+        """decode_steps: of `decoding(talker)`, for steps in which every request goes on by one frame. prefill_steps: of
+        `prefilling(talker)`, for what fits of all others."""
         self._talker, self._config, self._keys_values = talker, config, keys_values
-        self._frame_steps, self._decode_steps = frame_steps, decode_steps
+        self._frame_steps, self._decode_steps, self._prefill_steps = frame_steps, decode_steps, prefill_steps
         self._sampler = Sampler(talker.suppressed_code_ids)
         self._device = keys_values.keys.device
         self._stream = OwnStream.on(self._device, urgency=_URGENCY)
@@ -59,7 +62,7 @@ class TalkerRunner:
 
     def _launch(self, slices: list[TalkerSlice]) -> Callable[[], TalkerOutcomes]:
         decoded = self._decoded(slices)
-        hidden, logits = self._packed(slices) if decoded is None else decoded
+        hidden, logits = self._prefilled(slices) if decoded is None else decoded
         requests = [each.sequence.request for each in slices if each.samples]
         if not requests:
             return lambda: [Outcome()] * len(slices)
@@ -94,23 +97,27 @@ class TalkerRunner:
         hidden, logits = step.run(rows, _latest_sums(requests))
         return hidden.narrow(0, 0, len(rows)), logits.narrow(0, 0, len(rows))
 
-    def _packed(self, slices: list[TalkerSlice]) -> Decoded:
+    def _prefilled(self, slices: list[TalkerSlice]) -> Decoded:
         """Of the slices that sample."""
         packed = [PackedRows(each.first_row, each.row_count, each.pages) for each in slices]
-        batch = PackedBatch.build(packed, self._keys_values)
-        hidden = self._talker.forward(self._rows(slices), self._positions(slices), batch, self._keys_values)
-        places = [last for each, last in zip(slices, batch.last_places, strict=True) if each.samples]
-        if places != list(range(len(hidden))):
-            hidden = hidden.index_select(0, sent(np.array(places, dtype=np.int64), self._device))
+        step = None if self._prefill_steps is None else self._prefill_steps.fitting(packed)
+        hidden = self._packed(slices, packed) if step is None else self._fixed(step, slices, packed)
         return hidden, self._talker.code_logits(hidden)
 
-    def _positions(self, slices: list[TalkerSlice]) -> Tensor:
-        """(3, rows)"""
-        stops = np.cumsum([each.row_count for each in slices])
-        positions = np.empty((3, int(stops[-1])), np.float32)
-        for each, stop in zip(slices, stops.tolist(), strict=True):
-            each.sequence.request.write_positions(each.first_row, positions[:, stop - each.row_count : stop])
-        return sent(positions, self._device)
+    def _packed(self, slices: list[TalkerSlice], packed: list[PackedRows]) -> Tensor:
+        """In free shapes."""
+        numbers, batch = _row_numbers(slices), PackedBatch.build(packed, self._keys_values)
+        positions = sent(numbers.positions, self._device)
+        hidden = self._talker.forward(self._rows(slices), positions, batch, self._keys_values)
+        if numbers.sampled != list(range(len(hidden))):
+            hidden = hidden.index_select(0, sent(np.array(numbers.sampled, dtype=np.int64), self._device))
+        return hidden
+
+    def _fixed(self, step: PrefillStep[Tensor], slices: list[TalkerSlice], packed: list[PackedRows]) -> Tensor:
+        numbers = _row_numbers(slices)
+        step.put(packed, numbers)
+        step.fill(self._rows(slices))
+        return step.compute().index_select(0, step.sampled(len(numbers.sampled)))
 
     def _rows(self, slices: list[TalkerSlice]) -> Tensor:
         """(rows, width). Requests that go on by one frame share one projection of their text."""
@@ -176,6 +183,25 @@ def decoding(talker: Talker, keys_values: PagedKeyValues) -> DecodeCompute[Decod
         return hidden, talker.code_logits(hidden)
 
     return compute
+
+
+def prefilling(talker: Talker, keys_values: PagedKeyValues) -> PrefillCompute[Tensor]:
+    """Hidden rows (rows, width)."""
+
+    def compute(rows: Tensor, positions: Tensor, batch: StepAttention) -> Tensor:
+        return talker.forward(rows, positions, batch, keys_values)
+
+    return compute
+
+
+def _row_numbers(slices: list[TalkerSlice]) -> RowNumbers:
+    """Rows of the Talker are not made of ids alone."""
+    stops = np.cumsum([each.row_count for each in slices]).tolist()
+    positions = np.empty((3, stops[-1]), np.float32)
+    for each, stop in zip(slices, stops, strict=True):
+        each.sequence.request.write_positions(each.first_row, positions[:, stop - each.row_count : stop])
+    sampled = [stop - 1 for each, stop in zip(slices, stops, strict=True) if each.samples]
+    return RowNumbers(np.zeros(stops[-1], np.int64), positions, sampled)
 
 
 def _latest_sums(requests: list[TalkerRequest]) -> list[Tensor]:
