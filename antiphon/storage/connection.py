@@ -69,13 +69,15 @@ class Storage:
         """A command that may be sent twice. moved_bytes: of a large value, for which it may take longer."""
         return await self._within_time(command, True, moved_bytes)
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Reply:
+    async def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = (), *, moved_bytes: int = 0
+    ) -> Reply:
         """Sends the script itself only where its digest is unknown yet."""
         rest = (len(keys), *keys, *arguments)
         try:
-            return await self._within_time(("EVALSHA", script.digest, *rest), script.repeatable)
+            return await self._within_time(("EVALSHA", script.digest, *rest), script.repeatable, moved_bytes)
         except exceptions.NoScriptError:
-            return await self._within_time(("EVAL", script.source, *rest), script.repeatable)
+            return await self._within_time(("EVAL", script.source, *rest), script.repeatable, moved_bytes)
 
     async def probe(self) -> bool:
         """Whether Redis answers now."""

@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
+from typing import Final
+
+# Lua to begin a script with: the time by Redis's own clock, which all gateways share.
+NOW_MS: Final = """
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,6 @@ class StorageSettings(BaseSettings):
     connections: int = Field(32, gt=0)
     connect_seconds: float = Field(0.3, gt=0)
     # For one command with everything around it: waiting for a connection, connecting, and once more if it broke.
-    answer_seconds: float = Field(0.8, gt=0)
+    answer_seconds: float = Field(0.7, gt=0)
     # Large values may take longer, by this rate.
     transfer_bytes_per_second: int = Field(16 << 20, gt=0)
