@@ -4,6 +4,7 @@ Pushes of as many frames go together; whose listener has the least sound left co
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -144,26 +145,43 @@ class SpeechStream:
         self._stream, self._worker = stream, worker
         self._clock = Clock(arrived=time.monotonic())
         self._pace = Pace(frames_per_push=settings.frames_per_push, lead_seconds=settings.lead_seconds)
+        self._frames_per_push = settings.frames_per_push
         self.frame_count = 0
         self.sample_count = 0
+        # The listener has them from another replica.
+        self._delivered_elsewhere = 0
+
+    def resume(self, delivered_samples: int) -> None:
+        """Before the first push: the speech is decoded from its beginning, and delivered from there on."""
+        self._delivered_elsewhere = delivered_samples
+
+    @property
+    def lacks_samples(self) -> int:
+        """Those that the listener has and that have not been decoded here."""
+        return max(0, self._delivered_elsewhere - self.sample_count)
 
     def next_group(self) -> Group:
-        return self._pace.next_group(time.monotonic())
+        now = time.monotonic()
+        if self.lacks_samples:
+            return Group(self._frames_per_push, fills_until=-math.inf, due=now)
+        return self._pace.next_group(now)
 
     async def push(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
-        """codes (frames, quantizers) within the codebook -> the samples that are final now. One push at a time."""
+        """codes (frames, quantizers) within the codebook -> the samples that are final now, but for those that the
+        listener has. One push at a time."""
         asked = time.monotonic()
         if self._clock.started is None:
             self._clock.arrived = asked  # until its first frame it waited for the Talker, not for the codec
         push = _Push(self._stream, torch.from_numpy(codes.astype(np.int64)), self._clock)
-        samples: NDArray[np.float32] = (await self._worker.run(push, due=self._pace.next_group(asked).due)).numpy()
+        samples: NDArray[np.float32] = (await self._worker.run(push, due=self.next_group().due)).numpy()
         now = time.monotonic()
         self._pace.pushed(now - asked)
         self._clock.steps += 1
         self._clock.first_output = self._clock.first_output or now
         self.frame_count += len(codes)
+        known = self.lacks_samples
         self.sample_count += len(samples)
-        return samples
+        return samples[known:]
 
     def delivered(self, sample_count: int) -> None:
         """They are on their way to the listener."""

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from antiphon.errors import InvalidInput
 from antiphon.hosting.service import HostedService, ServiceLoad
-from antiphon.v1.codec_service_pb2 import DecodeEnd, DecodeRequest, DecodeResponse, Waveform
+from antiphon.v1.codec_service_pb2 import DecodeEnd, DecodeRequest, DecodeResponse, DecodeStart, Waveform
 from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.wire import arrays, methods
 from antiphon.wire.generation import timings_message
 from antiphon.wire.incoming import read_beside
 from services.codec.config import CodecSettings
-from services.codec.engine import CodecEngine
+from services.codec.engine import CodecEngine, SpeechStream
 from services.codec.frame_inbox import FrameInbox
 
 
@@ -43,35 +43,40 @@ class CodecServicer:
     ) -> AsyncGenerator[DecodeResponse, None]:
         inbox = FrameInbox(self._settings.waiting_frames)
         with self._engine.open() as speech:
-            async with read_beside(self._receive(requests, inbox), "codec"):
+            async with read_beside(self._receive(requests, inbox, speech), "codec"):
                 while True:
                     group = speech.next_group()
                     codes = await inbox.take(group.most, fills_until=group.fills_until)
                     if codes is None:
                         break
-                    first_sample = speech.sample_count
                     samples = await speech.push(codes)
-                    yield _waveform(first_sample, samples, speech.frame_count)
-                    speech.delivered(len(samples))
+                    if len(samples):
+                        yield _waveform(speech.sample_count - len(samples), samples, speech.frame_count)
+                        speech.delivered(len(samples))
+            _require_known(speech)
             timings = timings_message(speech.timings())
             yield DecodeResponse(end=DecodeEnd(sample_count=speech.sample_count, timings=timings))
 
-    async def _receive(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> None:
+    async def _receive(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox, speech: SpeechStream) -> None:
         try:
-            await self._read(requests, inbox)
+            await self._read(requests, inbox, speech)
         except Exception as error:
             await inbox.end(error)
         else:
             await inbox.end()
 
-    async def _read(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox) -> None:
-        expected_frame = 0
+    async def _read(self, requests: AsyncIterator[DecodeRequest], inbox: FrameInbox, speech: SpeechStream) -> None:
+        expected_frame, is_first = 0, True
         async for request in requests:
             kind = request.WhichOneof("message")
             if kind == "end":
                 return
+            may_start, is_first = is_first, False
+            if kind == "start" and may_start:
+                speech.resume(_delivered(request.start))
+                continue
             if kind != "frames":
-                raise InvalidInput("Expected frames or end; came an empty message.")
+                raise InvalidInput(f"Expected frames or end; came {kind or 'an empty message'}.")
             codes = self._codes(request.frames, expected_frame)
             expected_frame += len(codes)
             await inbox.put(codes)
@@ -101,6 +106,24 @@ class CodecServicer:
                 f"frames.codes: expected codes from 0 to {size - 1}; came {outside[0]}.", param="frames.codes"
             )
         return codes
+
+
+def _delivered(start: DecodeStart) -> int:
+    if start.delivered_samples < 0:
+        raise InvalidInput(
+            f"start.delivered_samples: expected 0 or more; came {start.delivered_samples}.",
+            param="start.delivered_samples",
+        )
+    return start.delivered_samples
+
+
+def _require_known(speech: SpeechStream) -> None:
+    if speech.lacks_samples:
+        raise InvalidInput(
+            f"start.delivered_samples: expected at most the {speech.sample_count} samples of all frames; came "
+            f"{speech.lacks_samples} more.",
+            param="start.delivered_samples",
+        )
 
 
 def _waveform(first_sample: int, samples: NDArray[np.float32], frames_decoded: int) -> DecodeResponse:
