@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +17,7 @@ from antiphon.model.config import DecoderConfig
 from antiphon.model.kernels.arguments import CachePlace, PackedRows, PagedRequests
 from antiphon.model.kernels.choice import Kernels, kernels_for
 from antiphon.model.kernels.page_tables import page_tables
+from antiphon.model.placement import sent
 
 __all__ = ["PackedBatch", "PackedRows", "PagedKeyValues", "StepAttention"]
 
@@ -150,7 +152,7 @@ class PackedBatch:
         single = [(each, start) for each, start in placed if each.row_count == 1]
         groups = _groups(single, keys_values.slots_at_once) if single else []
         decodes = [_decodes(group, len(slots), page_size, like) for group in groups]
-        return cls(torch.tensor(slots, device=like.device), last_places, prefills, decodes)
+        return cls(_sent(slots, like), last_places, prefills, decodes)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, keys_values: PagedKeyValues) -> Tensor:
         """queries (rows, heads, head width), keys and values (rows, kv heads, head width) -> (rows, heads * width)."""
@@ -211,7 +213,7 @@ def _new_slots(rows: PackedRows, page_size: int) -> list[int]:
 
 def _slots_of_pages(tables: Sequence[Sequence[int]], page_size: int, like: Tensor) -> Tensor:
     """All slots of equally many pages of each request, in order: (requests, slots)."""
-    pages = torch.tensor(tables, device=like.device).unsqueeze(-1)
+    pages = _sent(tables, like).unsqueeze(-1)
     return (pages * page_size + torch.arange(page_size, device=like.device)).flatten(1)
 
 
@@ -247,12 +249,16 @@ def _decodes(group: list[tuple[PackedRows, int]], step_rows: int, page_size: int
     tables = [[*rows.pages[:page_count], *[rows.pages[0]] * (page_count - len(rows.pages))] for rows, _ in group]
     slots = _slots_of_pages(tables, page_size, like)[:, :longest]  # (requests, longest)
     places = [place for _, place in group]
-    chosen = None if places == list(range(step_rows)) else torch.tensor(places, device=like.device)
+    chosen = None if places == list(range(step_rows)) else _sent(places, like)
     if min(lengths) == longest:
         return _Decodes(chosen, slots.flatten(), None, len(group))
-    allowed = torch.arange(longest, device=like.device) < torch.tensor(lengths, device=like.device).unsqueeze(1)
+    allowed = torch.arange(longest, device=like.device) < _sent(lengths, like).unsqueeze(1)
     own = torch.where(allowed, slots, slots[:, :1])
     return _Decodes(chosen, own.flatten(), _additive(allowed, like.dtype).view(-1, 1, 1, longest), len(group))
+
+
+def _sent(numbers: Sequence[int] | Sequence[Sequence[int]], like: Tensor) -> Tensor:
+    return sent(np.array(numbers, dtype=np.int64), like.device)
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
