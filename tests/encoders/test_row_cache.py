@@ -1,82 +1,31 @@
 """Media that come again: the same rows bit for bit without work, for nobody else, within the bound."""
 
-import io
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager
+import threading
+from contextlib import aclosing
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
-from antiphon.model.audio_encoder import AudioEncoder, AudioWindow
-from antiphon.model.vision_encoder import VisionEncoder, VisionRows
-from antiphon.v1.encoder_service_pb2 import EncodeResponse
+from antiphon.model.vision_encoder import VisionRows
+from services.encoders import row_cache
 from services.encoders.config import EncodersSettings
-from services.encoders.encoding import Encoding
 from services.encoders.layouts import SoundContext
 from services.encoders.media import Extent, MediaItem
-from services.encoders.row_cache import KnownMedium, RowCache, medium_key, window_key
-from tests.encoders.conftest import HostedEncoders, Sent, answers, audio, image, requests, running, video
+from services.encoders.row_cache import KnownMedium, RowCache, medium_key
+from tests.encoders.conftest import audio, image, requests, running, video
+from tests.encoders.encoder_work import MINE, THEIRS, ask, told, watched
 from tests.end_to_end.conversations import film, matroska_bytes, picture, png_bytes, sound, wav_bytes
-from tests.reference.reference_inputs import Sound
 
-MINE, THEIRS = b"mine", b"theirs"
 # Lengths that do not end on a hop, and of which one lengthens another by a token.
 SHORT, ODD, LONG = (audio(wav_bytes(sound(seconds))) for seconds in (0.316, 1.006, 9.3))
 PICTURE = image(png_bytes(picture()))
 FILM = video(matroska_bytes(film(5, seconds_of_sound=2.2)), 2.0, with_sound=True)
 SILENT_FILM = video(FILM.data, 2.0)
-
-
-class Work:
-    """Files read, calls of the models, and the seconds of each window of sound that was encoded."""
-
-    def __init__(self) -> None:
-        self.files = self.sounds = self.pictures = 0
-        self.windows: list[float] = []
-
-    def taken(self) -> tuple[int, int, int]:
-        """Since the last time."""
-        work = (self.files, self.sounds, self.pictures)
-        self.files = self.sounds = self.pictures = 0
-        return work
-
-
-@contextmanager
-def watched() -> Iterator[Work]:
-    work = Work()
-    read, hear, see = Encoding._read_item, AudioEncoder.encode_windows, VisionEncoder.encode_many
-
-    def reads(self: Encoding, item: MediaItem) -> object:
-        work.files += 1
-        return read(self, item)
-
-    def hears(self: AudioEncoder, windows: Sequence[AudioWindow]) -> object:
-        work.sounds += 1
-        work.windows += [window.mel.shape[1] / 100 for window in windows]
-        return hear(self, windows)
-
-    def sees(self: VisionEncoder, frames: object) -> object:
-        work.pictures += 1
-        return see(self, frames)  # type: ignore[arg-type]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Encoding, "_read_item", reads)
-        patch.setattr(AudioEncoder, "encode_windows", hears)
-        patch.setattr(VisionEncoder, "encode_many", sees)
-        yield work
-
-
-async def ask(encoders: HostedEncoders, *media: Sent, salt: bytes = MINE) -> list[EncodeResponse]:
-    return await answers(encoders, requests(*media, cache_salt=salt))
-
-
-def told(responses: list[EncodeResponse]) -> list[bytes]:
-    """Layouts and rows, bit for bit."""
-    return [each.SerializeToString(deterministic=True) for each in responses if not each.HasField("end")]
 
 
 async def test_what_comes_again_is_the_same_and_costs_nothing(settings: EncodersSettings, tmp_path: Path) -> None:
@@ -133,57 +82,6 @@ async def test_a_sound_beside_a_longer_one_is_another(settings: EncodersSettings
             assert work.taken() == (0, 0, 0), "both are known now"
 
 
-def growing(seconds: float, loud_at: float = 1.0) -> Sent:
-    """The same quiet sound as far as it goes, but for a second of full loudness."""
-    wave = 0.001 * sound(30.0, seed=5).samples
-    loud = slice(round(loud_at * 16_000), round((loud_at + 1) * 16_000))
-    wave[loud] *= 3_000
-    return audio(wav_bytes(Sound(wave[: round(seconds * 16_000)])))
-
-
-async def test_of_a_sound_that_goes_on_only_the_last_windows_are_computed(
-    settings: EncodersSettings, tmp_path: Path
-) -> None:
-    async with running(settings, tmp_path) as encoders:
-        with watched() as work:
-            await ask(encoders, growing(16.4))
-            assert work.windows == [8.0, 8.0, 0.4]
-            work.windows.clear()
-            longer = await ask(encoders, growing(20.0))
-            assert work.windows == [4.0]
-            assert longer[-1].end.cached_items == 0, "its file was read, and some of it computed"
-            work.windows.clear()
-            cold = await ask(encoders, growing(20.0), salt=THEIRS)
-            assert work.windows == [8.0, 8.0, 4.0], "another salt finds nothing"
-    assert told(longer) == told(cold)
-
-
-async def test_a_window_that_a_later_and_louder_moment_changes_is_computed_again(
-    settings: EncodersSettings, tmp_path: Path
-) -> None:
-    async with running(settings, tmp_path) as encoders:
-        with watched() as work:
-            await ask(encoders, growing(16.4, loud_at=17.0))
-            work.windows.clear()
-            louder = await ask(encoders, growing(18.0, loud_at=17.0))
-            assert work.windows == [8.0, 8.0, 2.0], "the clamp of its quiet frames has risen"
-            cold = await ask(encoders, growing(18.0, loud_at=17.0), salt=b"")
-    assert told(louder) == told(cold)
-
-
-async def test_the_same_beginning_in_another_medium_is_found(settings: EncodersSettings, tmp_path: Path) -> None:
-    samples = sound(9.3).samples
-    in_flac = io.BytesIO()
-    soundfile.write(in_flac, samples, 16_000, format="FLAC", subtype="PCM_16")
-    async with running(settings, tmp_path) as encoders:
-        with watched() as work:
-            first = await ask(encoders, LONG)
-            work.windows.clear()
-            again = await ask(encoders, audio(in_flac.getvalue()))
-            assert work.windows == [pytest.approx(1.3)]
-    assert told(again) == told(first)
-
-
 async def test_any_order_of_requests_gives_what_an_encoder_without_memory_gives(
     settings: EncodersSettings, tmp_path: Path
 ) -> None:
@@ -207,6 +105,21 @@ async def test_any_order_of_requests_gives_what_an_encoder_without_memory_gives(
         assert encoders.engine.held_bytes == 0
 
 
+async def test_media_and_windows_are_hashed_beside_the_event_loop(
+    settings: EncodersSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def watched(data: bytes = b"") -> Any:
+        threads.append(threading.current_thread().name)
+        return sha256(data)
+
+    monkeypatch.setattr(row_cache, "sha256", watched)
+    async with running(settings, tmp_path) as encoders:
+        await ask(encoders, LONG, PICTURE)
+    assert threads == ["media reader-batcher"] * 3, "two files and one complete window"
+
+
 async def test_who_hangs_up_leaves_nothing_half_known(settings: EncodersSettings, tmp_path: Path) -> None:
     async with running(settings, tmp_path) as encoders:
         call = encoders.encoders.encode(requests(LONG, PICTURE, cache_salt=MINE))
@@ -227,20 +140,6 @@ def test_a_key_is_of_all_that_rows_depend_on() -> None:
     assert len(set(keys)) == len(keys)
     assert medium_key(b"a", item(b"bc")) != medium_key(b"ab", item(b"c"))
     assert medium_key(MINE, item(modality="image", video_fps=1.0)) == medium_key(MINE, item(modality="image"))
-
-
-def test_a_windows_key_is_of_its_frames_their_shape_and_what_they_are_padded_to() -> None:
-    mel = torch.arange(1600.0).view(2, 800)
-    windows = [
-        AudioWindow(mel, 100),
-        AudioWindow(mel, 99),
-        AudioWindow(mel.view(4, 400), 100),
-        AudioWindow(mel.nextafter(torch.tensor(0.0)), 100),
-    ]
-    keys = [window_key(salt, window) for salt in (MINE, THEIRS) for window in windows]
-    assert len(set(keys)) == len(keys)
-    part = torch.cat([mel, mel], dim=1)[:, 800:]
-    assert window_key(MINE, AudioWindow(part, 100)) == window_key(MINE, windows[0]), "however they lie in memory"
 
 
 def test_what_a_sound_and_its_windows_share_is_counted_once() -> None:
