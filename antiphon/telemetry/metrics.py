@@ -49,6 +49,7 @@ class Metrics:
         )
         self._media = Counter(names.METRIC_MEDIA, "Media by how their rows came.", ("rows",), registry=self.registry)
         self.turns_active = Gauge(names.METRIC_TURNS_ACTIVE, "Turns being answered now.", registry=self.registry)
+        self.turns_most = Gauge(names.METRIC_TURNS_MOST, "Turns that are let in at once now.", registry=self.registry)
         self._requests = Counter(
             names.METRIC_REQUESTS, "Calls by stage and status.", ("stage", "status"), registry=self.registry
         )

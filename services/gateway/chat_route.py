@@ -50,7 +50,7 @@ class ChatRoute:
             caller = caller_of(request.scope)
             body = await read_json(request, ChatCompletionRequest, self.settings, share)
             # Not before its body is there: whoever sends slowly keeps no other from being answered.
-            opened.enter_context(self.gate.turn())
+            opened.enter_context(self.gate.turn(watch))
             asked = await turn_request(body, self.model, self.settings, self.reader)
             asked = on_behalf_of(caller, asked)
             admitted = await opened.enter_async_context(self.admission.admit(caller, demand_of(asked), watch.usage))
@@ -59,6 +59,8 @@ class ChatRoute:
             turn = await opened.enter_async_context(self.conductor.open_turn(asked, watch))
             events = await opened.enter_async_context(aclosing(settled_at_end(turn, admitted)))
             if body.stream:
+                if asked.speech is not None:
+                    watch.listened_to(self.settings.first_sound_seconds)
                 return await self._stream(request, events, answer, opened)
             whole = await until_disconnected(request.receive, answer.whole(events))
             return Response(whole.model_dump_json(exclude=_unasked(whole)), media_type="application/json")

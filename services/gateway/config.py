@@ -1,6 +1,7 @@
 """Every knob and bound of the gateway, from ANTIPHON_GATEWAY_ variables; units are in the names."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,6 +16,8 @@ class GatewaySettings(BaseSettings):
     model_id: str | None = None
     # Answered too, beside the directory name, which always is.
     model_aliases: tuple[str, ...] = ()
+    # Unset: as its files and its name tell.
+    checkpoint_kind: Literal["instruct", "thinking", "captioner"] | None = None
     # Used when a request names none; a checkpoint without it uses the first of its own.
     default_voice: str = "ethan"
 
@@ -25,6 +28,9 @@ class GatewaySettings(BaseSettings):
     body_values: int = Field(500_000, gt=0)
     message_count: int = Field(1024, gt=0)
     text_characters: int = Field(400_000, gt=0)
+    # Of one JSON schema: of an answer, or of a tool's parameters.
+    schema_characters: int = Field(65_536, gt=0)
+    schema_depth: int = Field(32, gt=0, le=128)
     # All media of a request together, decoded from base64.
     media_bytes: int = Field(32 << 20, gt=0)
     media_count: int = Field(32, gt=0)
@@ -37,6 +43,10 @@ class GatewaySettings(BaseSettings):
 
     # All requests together.
     concurrent_turns: int = Field(128, gt=0)
+    # Lets fewer in while listeners wait: for their first sound longer than this, or for `late_seconds` in silence.
+    sheds_load: bool = True
+    first_sound_seconds: float = Field(1.0, gt=0)
+    late_seconds: float = Field(0.1, ge=0)
     held_body_bytes: int = Field(512 << 20, gt=0)
     retry_after_seconds: float = Field(1.0, gt=0, le=120)
 

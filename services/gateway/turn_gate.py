@@ -1,18 +1,29 @@
-"""How many turns this gateway answers at once: one more is refused, and when it stops, every further one."""
+"""Who is let in: as many turns as the gateway may answer at once, and as the machine serves without making listeners
+wait; when it stops, nobody."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 from antiphon.errors import AtCapacity, Unavailable
 from antiphon.telemetry.metrics import Metrics
+from services.gateway.capacity import Capacity
 from services.gateway.config import GatewaySettings
+
+
+class Listener(Protocol):
+    def late_seconds(self, now: float) -> float:
+        """For how long somebody has been waiting for sound that was due; now: of time.monotonic()."""
+        ...
 
 
 class TurnGate:
     def __init__(self, settings: GatewaySettings, metrics: Metrics) -> None:
-        self._limit, self._retry_after_seconds = settings.concurrent_turns, settings.retry_after_seconds
-        self._metrics = metrics
+        self._settings, self._metrics = settings, metrics
+        self._capacity = Capacity(settings.concurrent_turns)
+        self._listeners: set[Listener] = set()
         self._last_is_over = asyncio.Event()
         self.turns = 0
         self.is_closed = False
@@ -21,21 +32,24 @@ class TurnGate:
         """Raises what `turn` would raise now."""
         if self.is_closed:
             raise Unavailable("This server is stopping. Send the request again, to another one.")
-        if self.turns >= self._limit:
+        limit = self._most()
+        if self.turns >= limit:
             raise AtCapacity(
-                f"The server answers {self._limit} requests at once and is full. Try again in a moment.",
-                retry_after_seconds=self._retry_after_seconds,
+                f"The server answers {limit} requests at once and is full. Try again in a moment.",
+                retry_after_seconds=self._settings.retry_after_seconds,
             )
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, listener: Listener) -> Iterator[None]:
         self.require_room()
         self.turns += 1
+        self._listeners.add(listener)
         self._metrics.turns_active.inc()
         try:
             yield
         finally:
             self.turns -= 1
+            self._listeners.discard(listener)
             self._metrics.turns_active.dec()
             if self.is_closed and not self.turns:
                 self._last_is_over.set()
@@ -46,3 +60,12 @@ class TurnGate:
         if self.turns:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._last_is_over.wait(), drain_seconds)
+
+    def _most(self) -> int:
+        """Turns at once, now."""
+        if not self._settings.sheds_load:
+            return self._settings.concurrent_turns
+        now, late = time.monotonic(), self._settings.late_seconds
+        self._capacity.observe(now, self.turns, sum(each.late_seconds(now) > late for each in self._listeners))
+        self._metrics.turns_most.set(self._capacity.turns)
+        return self._capacity.turns

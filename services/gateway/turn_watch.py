@@ -23,8 +23,18 @@ class TurnWatch:
         self._span, self._metrics, self._clock = span, metrics, clock
         self._seen: set[str] = set()
         self._playback = Playback()
+        # When the sound that a listener waits for is due; None where nobody listens.
+        self._sound_due_at: float | None = None
         # So far: what a turn that is cut short has cost.
         self.usage = TurnUsage()
+
+    def listened_to(self, first_sound_seconds: float) -> None:
+        """Somebody plays the sound as it comes, and hopes for the first of it within so long."""
+        self._sound_due_at = time.monotonic() + first_sound_seconds
+
+    def late_seconds(self, now: float) -> float:
+        """For how long he has been waiting for sound that was due; now: of time.monotonic()."""
+        return 0.0 if self._sound_due_at is None else max(0.0, now - self._sound_due_at)
 
     def prepared(self) -> None:
         self._clock.mark("prepare")
@@ -61,6 +71,7 @@ class TurnWatch:
         """A packet of the answer has been handed to the socket; if it has sound, with so many samples."""
         if sample_count:
             self._playback.deliver(sample_count, time.monotonic())
+            self._sound_due_at = self._sound_due_at and self._playback.ends_at
         self.usage.audio_out_samples += sample_count
         if not self._is_first(names.EVENT_FIRST_BYTE):
             return
@@ -73,6 +84,7 @@ class TurnWatch:
                 self._metrics.observe_first_packet(packet)
 
     def ended(self, end: TurnEnd) -> None:
+        self._sound_due_at = None
         self.usage.finish_reason = end.finish_reason
         self._span.set_attributes(
             {
