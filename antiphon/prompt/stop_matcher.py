@@ -1,7 +1,7 @@
 """Stop strings over a stream of tokens: what text, and which tokens, are surely before a stop."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from antiphon.prompt.detokenizer import IncrementalDetokenizer, TokenBytes
@@ -14,6 +14,8 @@ class Released:
     text: str
     # Tokens whose whole text stands before any stop, oldest first: these may be spoken.
     token_ids: tuple[int, ...]
+    # Characters of the answer up to the end of each of them; one more where it ends inside a character.
+    token_ends: tuple[int, ...]
     # A stop string is complete: the answer ends here and nothing further is pushed. Neither the stop nor a token that
     # touches it is ever released.
     stopped: bool = False
@@ -39,24 +41,28 @@ class StopMatcher:
 
     def push(self, token_id: int) -> Released:
         self._held_text += self._detokenizer.push(token_id)
-        end = self._released_characters + len(self._held_text)
-        if not self._stops:
-            return Released(self._take_text(len(self._held_text)), (token_id,))
         # A character that is not whole yet may turn out to be part of a stop.
-        self._held_tokens.append(_HeldToken(token_id, end + self._detokenizer.is_inside_character))
+        end = self._released_characters + len(self._held_text) + self._detokenizer.is_inside_character
+        if not self._stops:
+            return Released(self._take_text(len(self._held_text)), (token_id,), (end,))
+        self._held_tokens.append(_HeldToken(token_id, end))
         stop_start = self._complete_stop()
         if stop_start is not None:
-            return Released(self._take_text(stop_start), self._take_tokens(), stopped=True)
-        return Released(self._take_text(len(self._held_text) - self._possible_stop_length()), self._take_tokens())
+            return self._release(stop_start, stopped=True)
+        return self._release(len(self._held_text) - self._possible_stop_length())
 
     def finish(self) -> Released:
         """The answer ended by itself: everything held back is released."""
         self._held_text += self._detokenizer.finish()
         stop_start = self._complete_stop()
         if stop_start is not None:
-            return Released(self._take_text(stop_start), self._take_tokens(), stopped=True)
-        text = self._take_text(len(self._held_text))
-        return Released(text, tuple(held.token_id for held in self._held_tokens))
+            return self._release(stop_start, stopped=True)
+        return _released(self._take_text(len(self._held_text)), self._held_tokens)
+
+    def _release(self, length: int, *, stopped: bool = False) -> Released:
+        """So many characters of the held text, and the tokens that end in them."""
+        text = self._take_text(length)
+        return _released(text, self._take_tokens(), stopped=stopped)
 
     def _complete_stop(self) -> int | None:
         """Where the stop that is complete first begins in the held text; the longest of several that end together."""
@@ -74,8 +80,13 @@ class StopMatcher:
         self._released_characters += length
         return taken
 
-    def _take_tokens(self) -> tuple[int, ...]:
-        taken: list[int] = []
+    def _take_tokens(self) -> list[_HeldToken]:
+        taken: list[_HeldToken] = []
         while self._held_tokens and self._held_tokens[0].end <= self._released_characters:
-            taken.append(self._held_tokens.popleft().token_id)
-        return tuple(taken)
+            taken.append(self._held_tokens.popleft())
+        return taken
+
+
+def _released(text: str, tokens: Iterable[_HeldToken], *, stopped: bool = False) -> Released:
+    held = tuple(tokens)
+    return Released(text, tuple(each.token_id for each in held), tuple(each.end for each in held), stopped)

@@ -155,7 +155,7 @@ class ChatAnswer:
         """A packet of a spoken answer is one with sound; of a written one, text."""
         if isinstance(event, SpeechDelta):
             self._watch.packet_sent(has_sound=True, sample_count=len(event.samples))
-        elif isinstance(event, ToolCallDelta | ReasoningDelta) or (isinstance(event, TextDelta) and not self._speaks):
+        elif isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta) and not self._speaks:
             self._watch.packet_sent(has_sound=False)
 
     def _text(self, text: str) -> bytes:

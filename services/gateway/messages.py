@@ -1,9 +1,11 @@
 """From OpenAI's messages to a conversation and its media, in prompt order."""
 
+import json
 from collections.abc import Iterable
+from typing import Final
 
 from antiphon.errors import InvalidInput
-from antiphon.prompt.conversation import Audio, Image, Message, Part, Role, Text, Video
+from antiphon.prompt.conversation import Audio, Image, Message, Part, Role, Text, ToolCall, Video
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE, MODALITY_VIDEO
 from services.gateway.config import GatewaySettings
 from services.gateway.media_source import MediaBudget, MediaSource
@@ -17,14 +19,17 @@ from services.gateway.openai_request import (
     RefusalPart,
     SystemMessage,
     TextPart,
+    ToolMessage,
     UserMessage,
     UserPart,
     VideoUrlPart,
 )
+from services.gateway.openai_tools import EarlierCall
 from services.gateway.transcripts import Transcripts
 from services.gateway.turn_request import Medium
 
 _Messages = tuple[Message, ...]
+_SHOWN_CHARACTERS: Final = 64
 
 
 class MessageReader:
@@ -45,16 +50,18 @@ class MessageReader:
                 case SystemMessage():
                     reading.add("system", _texts(message.content))
                 case AssistantMessage():
-                    reading.add("assistant", [Text(reading.said(message, param))])
+                    reading.add_assistant(message, param)
                 case UserMessage():
                     await reading.add_user(message, param)
+                case ToolMessage():
+                    reading.add_result(message, param)
                 case _:
-                    raise _tools_unserved(f"{param}.role")
+                    raise _functions_unserved(f"{param}.role")
         self._check_length(reading.messages)
         return tuple(reading.messages), tuple(reading.media)
 
     def _check_length(self, messages: Iterable[Message]) -> None:
-        characters = sum(len(part.text) for message in messages for part in message.parts if isinstance(part, Text))
+        characters = sum(map(_characters, messages))
         if characters > self._settings.text_characters:
             raise InvalidInput(
                 f"The messages are too long: at most {self._settings.text_characters} characters of text; "
@@ -74,9 +81,25 @@ class _Reading:
         self._options = options or MediaOptions()
         self.messages: list[Message] = []
         self.media: list[Medium] = []
+        self._call_ids: set[str] = set()
 
-    def add(self, role: Role, parts: Iterable[Part]) -> None:
-        self.messages.append(Message(role, tuple(parts)))
+    def add(self, role: Role, parts: Iterable[Part], calls: Iterable[ToolCall] = ()) -> None:
+        self.messages.append(Message(role, tuple(parts), tuple(calls)))
+
+    def add_assistant(self, message: AssistantMessage, param: str) -> None:
+        calls = message.tool_calls or []
+        self._call_ids.update(call.id for call in calls)
+        told = [_earlier_call(call, f"{param}.tool_calls[{i}].function.arguments") for i, call in enumerate(calls)]
+        self.add("assistant", [Text(self._said(message, param))], told)
+
+    def add_result(self, message: ToolMessage, param: str) -> None:
+        if message.tool_call_id not in self._call_ids:
+            raise InvalidInput(
+                f"Invalid value for '{param}.tool_call_id': no assistant message before it has a tool call with the id "
+                f"'{message.tool_call_id[:64]}'.",
+                param=f"{param}.tool_call_id",
+            )
+        self.add("tool", _texts(message.content))
 
     async def add_user(self, message: UserMessage, param: str) -> None:
         if isinstance(message.content, str):
@@ -84,10 +107,10 @@ class _Reading:
         parts = [await self._part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content)]
         return self.add("user", parts)
 
-    def said(self, message: AssistantMessage, param: str) -> str:
+    def _said(self, message: AssistantMessage, param: str) -> str:
         """The text of an earlier answer: its content, or the transcript of the audio that it refers to."""
-        if message.tool_calls or message.function_call is not None:
-            raise _tools_unserved(f"{param}.tool_calls" if message.tool_calls else f"{param}.function_call")
+        if message.function_call is not None:
+            raise _functions_unserved(f"{param}.function_call")
         if message.content is not None:
             return "".join(part.text for part in _texts(message.content))
         if message.audio is not None:
@@ -100,6 +123,8 @@ class _Reading:
             )
         if message.refusal is not None:
             return message.refusal
+        if message.tool_calls:
+            return ""
         raise InvalidInput(
             f"Missing required parameter: '{param}.content'.",
             param=f"{param}.content",
@@ -141,7 +166,27 @@ def _texts(content: str | Iterable[TextPart | RefusalPart]) -> list[Text]:
     return [Text(part.text if isinstance(part, TextPart) else part.refusal) for part in content]
 
 
-def _tools_unserved(param: str) -> InvalidInput:
+def _earlier_call(call: EarlierCall, param: str) -> ToolCall:
+    """Its arguments as the template's own JSON would be: what they mean, not how the client wrote them."""
+    try:
+        arguments: object = json.loads(call.function.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidInput(
+            f"Invalid value for '{param}': expected a JSON object, as text; got "
+            f"'{call.function.arguments[:_SHOWN_CHARACTERS]}'.",
+            param=param,
+        )
+    return ToolCall(call.function.name, json.dumps(arguments, ensure_ascii=False))
+
+
+def _characters(message: Message) -> int:
+    texts = sum(len(part.text) for part in message.parts if isinstance(part, Text))
+    return texts + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+
+
+def _functions_unserved(param: str) -> InvalidInput:
     return InvalidInput(
-        f"Unsupported value for '{param}': tools are not served yet.", param=param, code="unsupported_value"
+        f"Unsupported value for '{param}': functions are not served; tools are.", param=param, code="unsupported_value"
     )

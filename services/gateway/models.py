@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from services.gateway.served_model import INPUT_MODALITIES, InputModality, OutputModality, ServedModel
+from services.gateway.served_model import InputModality, OutputModality, ServedModel
 
 
 class Architecture(BaseModel):
@@ -48,7 +48,7 @@ def _card(model: ServedModel, name: str) -> ModelCard:
         id=name,
         created=model.created,
         architecture=Architecture(
-            input_modalities=list(INPUT_MODALITIES), output_modalities=list(model.output_modalities)
+            input_modalities=list(model.input_modalities), output_modalities=list(model.output_modalities)
         ),
         context_length=model.context_tokens,
         voices=list(model.voices),

@@ -6,12 +6,13 @@ but not served yet is accepted here as any JSON and refused with a sentence in `
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, JsonValue, Tag
 from pydantic_core import PydanticCustomError
 
+from services.gateway.openai_part import FIRST_FAULT, RequestPart
+from services.gateway.openai_tools import EarlierCall, ResponseFormat, ToolChoice, Tools
+
 LOGIT_BIASES: Final = 1024
-# Of items that are wrong one is enough to tell; of millions, all would fill the memory.
-FIRST_FAULT: Final = Field(fail_fast=True)
 
 AudioFormat = Literal["wav", "pcm16", "flac", "mp3", "opus", "aac"]
 InputAudioFormat = Literal["wav", "mp3", "flac", "ogg"]
@@ -35,10 +36,6 @@ TopK = Annotated[int, Field(ge=-1, le=1_000_000), BeforeValidator(_whole)]
 # Smaller ones would throw logits beyond any number.
 Repetition = Annotated[float, Field(ge=0.01, le=10)]
 Int64 = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), BeforeValidator(_whole)]
-
-
-class RequestPart(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class TextPart(RequestPart):
@@ -131,17 +128,27 @@ class AssistantMessage(RequestPart):
     content: AssistantContent | None = None
     refusal: str | None = None
     audio: SpokenBefore | None = None
-    tool_calls: list[JsonValue] | None = None
+    tool_calls: Annotated[list[EarlierCall], FIRST_FAULT] | None = None
     function_call: JsonValue = None
 
 
 class ToolMessage(RequestPart):
-    """Not served yet: refused with a sentence."""
+    """What a call of an earlier answer gave."""
 
-    role: Literal["tool", "function"]
+    role: Literal["tool"]
+    tool_call_id: str
+    content: SystemContent
 
 
-Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+class FunctionMessage(RequestPart):
+    """Of the interface before tools: refused with a sentence."""
+
+    role: Literal["function"]
+
+
+Message = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage, Field(discriminator="role")
+]
 
 
 class VoiceId(RequestPart):
@@ -217,14 +224,17 @@ class ChatCompletionRequest(RequestPart):
     talker_repetition_penalty: Repetition | None = None
     mm_processor_kwargs: MediaOptions | None = None
 
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = Field(default=None, description="auto with tools, none without.")
+    parallel_tool_calls: bool | None = Field(default=None, description="False ends the answer after one call.")
+    response_format: ResponseFormat | None = None
+    enable_thinking: bool | None = None
+    chat_template_kwargs: TemplateOptions | None = None
+    reasoning_effort: str | None = Field(default=None, description="none switches a thinking model's thoughts off.")
+
     # Known, and refused unless they ask for nothing.
-    tools: list[JsonValue] | None = None
-    tool_choice: JsonValue = None
     functions: list[JsonValue] | None = None
     function_call: JsonValue = None
-    response_format: JsonValue = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = None
     min_p: float | None = None
-    enable_thinking: bool | None = None
-    chat_template_kwargs: TemplateOptions | None = None

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from antiphon.telemetry.names import FirstPacketPart, StageName
 from services.gateway.turn_request import FinishReason, StageTimings, TurnEnd
@@ -48,9 +48,9 @@ def usage_of(end: TurnEnd) -> Usage:
             cached_tokens=end.cached_tokens,
         ),
         completion_tokens_details=CompletionTokensDetails(
-            text_tokens=end.text_tokens,
+            text_tokens=end.text_tokens - end.reasoning_tokens,
             audio_tokens=end.audio_tokens,
-            reasoning_tokens=0,
+            reasoning_tokens=end.reasoning_tokens,
             accepted_prediction_tokens=0,
             rejected_prediction_tokens=0,
         ),
@@ -74,11 +74,33 @@ class Audio(BaseModel):
     expires_at: int
 
 
+class CalledFunction(BaseModel):
+    name: str
+    arguments: str = Field(description="JSON, as the model wrote it.")
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class AnswerMessage(BaseModel):
+    """Keys that most answers do not have are absent unless set."""
+
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    reasoning_content: str | None = Field(default=None, description="Extension: what a thinking model thought.")
+    tool_calls: list[ToolCall] | None = None
     audio: Audio | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+        told: dict[str, object] = serialise(self)
+        return {
+            key: value for key, value in told.items() if value is not None or key in ("content", "refusal", "audio")
+        }
 
 
 class Choice(BaseModel):
@@ -109,12 +131,30 @@ class AudioDelta(BaseModel):
     expires_at: int | None = None
 
 
+class FunctionDelta(BaseModel):
+    """Only what is set is sent."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallChunk(BaseModel):
+    """Only what is set is sent: id, type and name with the first chunk of a call."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class Delta(BaseModel):
     """Only what is set is sent."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallChunk] | None = None
     audio: AudioDelta | None = None
 
 

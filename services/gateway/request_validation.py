@@ -5,6 +5,8 @@ from typing import Final
 
 from antiphon.errors import InvalidInput
 from antiphon.prompt.conversation import Conversation
+from services.gateway import captioner
+from services.gateway.answer_request import asked_answer
 from services.gateway.audio_formats import check_format
 from services.gateway.config import GatewaySettings
 from services.gateway.messages import MessageReader
@@ -23,17 +25,22 @@ async def turn_request(
     """Cheap checks come first: nothing is decoded or fetched for a request that is refused anyway."""
     model.check_name(body.model)
     refuse_unserved(body)
+    captioner.check(body, model)
     speech = _speech(body, model, settings)
     stop = _stop(body.stop)
     sampling = thinker_sampling(body, model)
+    answer = asked_answer(body, model, settings)
     messages, media = await reader.read(body)
     return TurnRequest(
-        conversation=Conversation(messages),
+        conversation=Conversation(messages, answer.enable_thinking, answer.tools),
         media=media,
         sampling=sampling,
         max_answer_tokens=_answer_tokens(body, model),
         stop=stop,
         speech=speech,
+        form=answer.form,
+        most_calls=answer.most_calls,
+        grammar=answer.grammar,
     )
 
 
@@ -48,19 +55,13 @@ def refuse_unserved(body: ChatCompletionRequest) -> None:
     """Known fields that would change the answer, and that this server cannot honour yet."""
     if body.n not in (None, 1):
         raise _unsupported("n", "one answer a request is the only number served; send the request again for more")
-    if body.tools or body.functions:
-        raise _unsupported("tools" if body.tools else "functions", "tools are not served yet")
-    for name, choice in (("tool_choice", body.tool_choice), ("function_call", body.function_call)):
-        if choice not in (None, "none", "auto"):
-            raise _unsupported(name, "tools are not served yet")
-    if body.response_format not in (None, {"type": "text"}):
-        raise _unsupported("response_format", "only {'type': 'text'} is served yet")
+    for name, asked in (("functions", body.functions), ("function_call", body.function_call)):
+        if asked not in (None, [], "none", "auto"):
+            raise _unsupported(name, "functions are not served; tools are")
     if body.logprobs or body.top_logprobs:
         raise _unsupported("logprobs" if body.logprobs else "top_logprobs", "log probabilities are not served yet")
     if body.min_p:
         raise _unsupported("min_p", "it is not served; top_p and top_k are")
-    if body.enable_thinking or (body.chat_template_kwargs and body.chat_template_kwargs.enable_thinking):
-        raise _unsupported("enable_thinking", "thinking aloud is not served yet")
 
 
 def _unsupported(param: str, reason: str) -> InvalidInput:

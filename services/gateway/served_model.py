@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from antiphon.errors import CheckpointError, NotFound
+from antiphon.prompt.template import ChatTemplate
 from services.gateway.config import GatewaySettings
 
 InputModality = Literal["text", "image", "audio", "video"]
 OutputModality = Literal["text", "audio"]
+# Instruct speaks; Thinking writes, its thoughts first; Captioner describes one sound and reads nothing.
+CheckpointKind = Literal["instruct", "thinking", "captioner"]
 INPUT_MODALITIES: Final[tuple[InputModality, ...]] = ("text", "image", "audio", "video")
 
 # Stock clients name OpenAI's voices; each gets the nearest of Qwen3-Omni's three, or the default where it is missing.
@@ -62,6 +65,14 @@ class ServedModel:
     default_voice: str
     sampling: SamplingDefaults
     talker_sampling: SamplingDefaults
+    kind: CheckpointKind
+    # Of its chat template.
+    takes_tools: bool
+    switches_thinking: bool
+
+    @property
+    def input_modalities(self) -> tuple[InputModality, ...]:
+        return ("audio",) if self.kind == "captioner" else INPUT_MODALITIES
 
     @property
     def output_modalities(self) -> tuple[OutputModality, ...]:
@@ -101,6 +112,7 @@ class _TalkerConfig(BaseModel):
 
 
 class _ConfigFile(BaseModel):
+    name_or_path: str = Field("", alias="_name_or_path")
     thinker_config: _ThinkerConfig
     talker_config: _TalkerConfig | None = None
     enable_audio_output: bool = True
@@ -125,6 +137,7 @@ def read_served_model(settings: GatewaySettings) -> ServedModel:
     generation_path = settings.checkpoint / "generation_config.json"
     generation = _read(generation_path, _GenerationFile) if generation_path.exists() else _GenerationFile()
     voices = _voices(config)
+    template = ChatTemplate.from_checkpoint(settings.checkpoint)
     model_id, aliases = _names(settings)
     return ServedModel(
         model_id=model_id,
@@ -137,7 +150,20 @@ def read_served_model(settings: GatewaySettings) -> ServedModel:
         default_voice=_default_voice(voices, settings.default_voice.lower()),
         sampling=_thinker_defaults(generation),
         talker_sampling=_talker_defaults(generation),
+        kind=settings.checkpoint_kind or _kind(config, settings),
+        takes_tools=template.takes_tools,
+        switches_thinking=template.switches_thinking,
     )
+
+
+def _kind(config: _ConfigFile, settings: GatewaySettings) -> CheckpointKind:
+    """Thinking and Captioner lack a Talker; their files are alike, so the name tells them apart."""
+    if _voices(config):
+        return "instruct"
+    name = f"{config.name_or_path} {settings.model_id or ''} {settings.checkpoint.resolve().name}".lower()
+    if "captioner" in name:
+        return "captioner"
+    return "instruct" if "instruct" in name else "thinking"
 
 
 def _names(settings: GatewaySettings) -> tuple[str, tuple[str, ...]]:

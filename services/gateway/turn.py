@@ -188,7 +188,7 @@ class _Turn:
         self._to_talker.close()
 
     async def _tell(self, token: TextToken) -> bool:
-        """One token to the Talker and its text to the client; True when a stop string, or a call, has ended the answer."""
+        """One token to the Talker and its text to the client; True when a stop string or a call has ended it."""
         if self._reader is None:
             raise InternalError("The Thinker wrote before it was asked.")
         self._watch.token()

@@ -37,7 +37,8 @@ class TurnLimits:
 async def build_prompt(prompts: PromptBuilder, request: TurnRequest, layouts: Sequence[MediaLayout]) -> BuiltPrompt:
     answer_tokens = request.max_answer_tokens or 1
     texts = (part for message in request.conversation.messages for part in message.parts if isinstance(part, Text))
-    if sum(len(part.text) for part in texts) <= _INLINE_CHARACTERS:
+    told = sum(len(part.text) for part in texts) + sum(map(len, request.conversation.tools))
+    if told <= _INLINE_CHARACTERS:
         return prompts.build(request.conversation, layouts, answer_tokens=answer_tokens)
     return await asyncio.to_thread(prompts.build, request.conversation, layouts, answer_tokens=answer_tokens)
 

@@ -21,6 +21,17 @@ def with_part(**part: Any) -> dict[str, Any]:
     return body([part])
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def called(arguments: str) -> dict[str, Any]:
+    return {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"properties": {"a": nested(depth - 2)}} if depth > 0 else {}
+
+
 BODIES: dict[str, tuple[bytes, str | None]] = {
     "empty": (b"", "invalid_json"),
     "blank": (b" \n ", "invalid_json"),
@@ -38,7 +49,7 @@ BODIES: dict[str, tuple[bytes, str | None]] = {
     "an integer of 5000 digits": (b'{"model":"antiphon-nano","seed":' + b"9" * 5000 + b"}", None),
 }
 
-REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
+REQUESTS: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "no model": ({"messages": body()["messages"]}, "model", "missing_required_parameter"),
     "no messages": ({"model": "antiphon-nano"}, "messages", "missing_required_parameter"),
     "empty messages": ({**body(), "messages": []}, "messages", "invalid_value"),
@@ -47,7 +58,17 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "model of number": ({**body(), "model": 1}, "model", "invalid_type"),
     "no role": (with_message(content="hi"), "messages[0].role", "missing_required_parameter"),
     "unknown role": (with_message(role="wizard", content="hi"), "messages[0].role", "invalid_value"),
-    "tool role": (with_message(role="tool", content="x", tool_call_id="1"), "messages[0].role", "unsupported_value"),
+    "a result without its call": (
+        with_message(role="tool", content="x", tool_call_id="1"),
+        "messages[0].tool_call_id",
+        None,
+    ),
+    "function role": (with_message(role="function", content="x"), "messages[0].role", "unsupported_value"),
+    "a call whose arguments are no JSON": (
+        with_message(role="assistant", tool_calls=[called("{")]),
+        "messages[0].tool_calls[0].function.arguments",
+        None,
+    ),
     "no content": (with_message(role="user"), "messages[0].content", "missing_required_parameter"),
     "null content": (with_message(role="user", content=None), "messages[0].content", "invalid_type"),
     "content of number": (with_message(role="user", content=7), "messages[0].content", "invalid_type"),
@@ -140,12 +161,36 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown modality": (body(modalities=["text", "smell"]), "modalities[1]", "invalid_value"),
     "two answers": (body(n=2), "n", "unsupported_value"),
     "no answers": (body(n=0), "n", "unsupported_value"),
-    "tools": (body(tools=[{"type": "function", "function": {"name": "f"}}]), "tools", "unsupported_value"),
-    "tool_choice": (body(tool_choice="required"), "tool_choice", "unsupported_value"),
-    "an empty tool_choice": (body(tool_choice={}), "tool_choice", "unsupported_value"),
+    "a tool choice without tools": (body(tool_choice="required"), "tool_choice", None),
+    "an empty tool_choice": (body(tool_choice={}), "tool_choice.type", "missing_required_parameter"),
+    "a choice of no tool": (
+        body(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "g"}}),
+        "tool_choice.function.name",
+        None,
+    ),
+    "a tool with a wrong name": (
+        body(tools=[{"type": "function", "function": {"name": "f g"}}]),
+        "tools[0].function.name",
+        None,
+    ),
+    "parameters that are no object": (
+        body(tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]),
+        "tools[0].function.parameters",
+        None,
+    ),
+    "a schema too deep": (
+        body(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": nested(40)}}),
+        "response_format.json_schema.schema",
+        None,
+    ),
+    "a schema too large": (
+        body(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"title": "x" * 70_000}}}),
+        "response_format.json_schema.schema",
+        "string_above_max_length",
+    ),
+    "an unknown response format": (body(response_format={"type": "xml"}), "response_format.type", None),
     "function_call": (body(function_call={"name": "f"}), "function_call", "unsupported_value"),
     "functions": (body(functions=[{"name": "f"}]), "functions", "unsupported_value"),
-    "JSON": (body(response_format={"type": "json_object"}), "response_format", "unsupported_value"),
     "logprobs": (body(logprobs=True), "logprobs", "unsupported_value"),
     "top_logprobs": (body(top_logprobs=3), "top_logprobs", "unsupported_value"),
     "min_p": (body(min_p=0.1), "min_p", "unsupported_value"),

@@ -1,0 +1,85 @@
+"""What an answer must be, as a grammar: JSON of a schema, calls of some functions, or either.
+
+JSON is written as Python's json does, with one space behind commas and colons: the form of templates and training data,
+and one in which no space can go on for ever.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pydantic import JsonValue
+
+from antiphon.errors import InvalidInput
+from services.gateway.openai_tools import FunctionTool
+from services.gateway.turn_request import AnswerGrammar
+
+# Of one answer; a model that was not taught to stop would call for ever.
+MOST_CALLS: Final = 16
+_WRITTEN: Final = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+_NO_PARAMETERS: Final[dict[str, JsonValue]] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+_Schema = dict[str, JsonValue]
+
+
+class SchemaBounds:
+    def __init__(self, *, characters: int, depth: int) -> None:
+        self._characters, self._depth = characters, depth
+
+    def check(self, schema: JsonValue, param: str) -> None:
+        """Raises InvalidInput."""
+        if _depth(schema, self._depth) > self._depth:
+            raise InvalidInput(
+                f"The schema in '{param}' is nested too deeply: at most {self._depth} levels.", param=param
+            )
+        characters = len(json.dumps(schema))
+        if characters > self._characters:
+            raise InvalidInput(
+                f"The schema in '{param}' is too large: at most {self._characters} characters of JSON; got "
+                f"{characters}.",
+                param=param,
+                code="string_above_max_length",
+            )
+
+
+def json_grammar(schema: _Schema, param: str) -> AnswerGrammar:
+    return AnswerGrammar("answer: " + _json(schema), param)
+
+
+def calls_grammar(functions: Sequence[FunctionTool], *, is_parallel: bool, param: str) -> AnswerGrammar:
+    """One of these functions at least."""
+    return AnswerGrammar("\n".join(["answer: calls", *_calls(functions, is_parallel=is_parallel)]), param)
+
+
+def calls_or_json_grammar(
+    functions: Sequence[FunctionTool], schema: _Schema, *, is_parallel: bool, param: str
+) -> AnswerGrammar:
+    rules = ["answer: calls | json", "json: " + _json(schema), *_calls(functions, is_parallel=is_parallel)]
+    return AnswerGrammar("\n".join(rules), param)
+
+
+def _calls(functions: Sequence[FunctionTool], *, is_parallel: bool) -> Iterable[str]:
+    yield "calls: call" + (f' ("\\n" call){{0,{MOST_CALLS - 1}}}' if is_parallel else "")
+    yield "call: " + " | ".join(f"call_{number}" for number in range(len(functions)))
+    for number, function in enumerate(functions):
+        head = json.dumps(f'<tool_call>\n{{"name": "{function.name}", "arguments": ')
+        yield f'call_{number}: {head} arguments_{number} "}}\\n</tool_call>"'
+        yield f"arguments_{number}: " + _json(parameters_of(function))
+
+
+def parameters_of(function: FunctionTool) -> _Schema:
+    return _NO_PARAMETERS if function.parameters is None else {"type": "object", **function.parameters}
+
+
+def _json(schema: _Schema) -> str:
+    return "%json " + json.dumps({**schema, **_WRITTEN})
+
+
+def _depth(value: JsonValue, most: int) -> int:
+    """Levels of objects and arrays; stops counting beyond `most`."""
+    level, depth = [value], 0
+    while level and depth <= most:
+        inner = [each for each in level if isinstance(each, dict | list)]
+        level = [child for each in inner for child in (each.values() if isinstance(each, dict) else each)]
+        depth += bool(inner)
+    return depth

@@ -1,0 +1,23 @@
+"""One answer's calls in OpenAI's form: in pieces as they come, and whole at the end."""
+
+import uuid
+
+from services.gateway.openai_response import CalledFunction, FunctionDelta, ToolCall, ToolCallChunk
+from services.gateway.turn_request import ToolCallDelta
+
+
+class ToolCalls:
+    def __init__(self) -> None:
+        self._calls: list[ToolCall] = []
+
+    def delta(self, event: ToolCallDelta) -> ToolCallChunk:
+        if event.name is not None:
+            call = ToolCall(id=f"call_{uuid.uuid4().hex}", function=CalledFunction(name=event.name, arguments=""))
+            self._calls.append(call)
+            function = FunctionDelta(name=event.name, arguments="")
+            return ToolCallChunk(index=event.index, id=call.id, type="function", function=function)
+        self._calls[event.index].function.arguments += event.arguments
+        return ToolCallChunk(index=event.index, function=FunctionDelta(arguments=event.arguments))
+
+    def whole(self) -> list[ToolCall]:
+        return self._calls
