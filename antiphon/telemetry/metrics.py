@@ -47,6 +47,10 @@ class Metrics:
         self.playback_silent = self._seconds(
             names.METRIC_PLAYBACK_SILENT, "In which the listener of a streamed answer had nothing to play."
         )
+        self.realtime_turn_latency = self._seconds(
+            names.METRIC_REALTIME_TURN_LATENCY, "From the end of a user's speech until the first sound of its answer."
+        )
+        self.realtime_sessions = Gauge(names.METRIC_REALTIME_SESSIONS, "Live sessions now.", registry=self.registry)
         self._media = Counter(names.METRIC_MEDIA, "Media by how their rows came.", ("rows",), registry=self.registry)
         self.turns_active = Gauge(names.METRIC_TURNS_ACTIVE, "Turns being answered now.", registry=self.registry)
         self.turns_most = Gauge(names.METRIC_TURNS_MOST, "Turns that are let in at once now.", registry=self.registry)

@@ -12,6 +12,9 @@ SPAN_QUEUE: Final = "queue"
 SPAN_ENCODE: Final = "encode"
 SPAN_PREFILL: Final = "prefill"
 SPAN_DECODE: Final = "decode"
+# Roots of their own, linked to the span in which their live session was opened.
+SPAN_REALTIME_RESPONSE: Final = "realtime.response"
+SPAN_REALTIME_TRANSCRIPTION: Final = "realtime.transcription"
 
 # Events: the first output of a stream.
 EVENT_FIRST_TOKEN: Final = "antiphon.first_token"  # noqa: S105 - no password
@@ -37,6 +40,8 @@ HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
 RPC_SYSTEM_NAME: Final = "rpc.system.name"
 RPC_METHOD: Final = "rpc.method"
 RPC_RESPONSE_STATUS_CODE: Final = "rpc.response.status_code"
+# Of a live session.
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
 GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
 GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
 GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
@@ -58,6 +63,8 @@ METRIC_FIRST_PACKET_PART: Final = "antiphon_first_packet_part_seconds"
 METRIC_FIRST_AUDIO: Final = "antiphon_first_audio_seconds"
 METRIC_PLAYBACK_SILENT: Final = "antiphon_playback_silent_seconds"
 METRIC_MEDIA: Final = "antiphon_media"
+METRIC_REALTIME_SESSIONS: Final = "antiphon_realtime_sessions"
+METRIC_REALTIME_TURN_LATENCY: Final = "antiphon_realtime_turn_latency_seconds"
 METRIC_REQUESTS: Final = "antiphon_requests"
 METRIC_TURNS_ACTIVE: Final = "antiphon_turns_active"
 METRIC_TURNS_MOST: Final = "antiphon_turns_most"

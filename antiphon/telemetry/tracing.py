@@ -7,7 +7,7 @@ event and, from the `Timings` of the End message, the queue, prefill (or encode)
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace import Span as RecordingSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from antiphon.telemetry import names
@@ -98,14 +98,15 @@ def span(
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     parent: Context | None = None,
+    links: Sequence[SpanContext] = (),
 ) -> Iterator[Span]:
-    """Opens a span below the current one (or `parent`) and makes it current.
+    """Opens a span below the current one (or `parent`; an empty one makes a root) and makes it current.
 
     A failure marks it with its class, never with its text. Not for the body of an async generator: what is current
     there becomes current for the consumer too; use `detached_span`.
     """
     with (
-        detached_span(name, attributes, kind=kind, parent=parent) as opened,
+        detached_span(name, attributes, kind=kind, parent=parent, links=links) as opened,
         trace.use_span(opened, record_exception=False, set_status_on_exception=False),
     ):
         yield opened
@@ -118,9 +119,10 @@ def detached_span(
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     parent: Context | None = None,
+    links: Sequence[SpanContext] = (),
 ) -> Iterator[Span]:
     """Like `span`, but the current span stays what it was."""
-    opened = trace.get_tracer(_TRACER).start_span(name, parent, kind, attributes)
+    opened = trace.get_tracer(_TRACER).start_span(name, parent, kind, attributes, [Link(linked) for linked in links])
     try:
         yield opened
     except BaseException as error:
