@@ -16,6 +16,14 @@ class AnswerFailedError(Exception):
     """No answer, or not the whole of it; says why to the person who asked."""
 
 
+class AnswerRefusedError(AnswerFailedError):
+    """The server gave another status than 200."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class StageFigures(BaseModel):
     """As the stage measured itself."""
 
@@ -206,9 +214,10 @@ def _refusal(response: httpx.Response) -> AnswerFailedError:
     try:
         refused = _Envelope.model_validate_json(response.content).error
     except ValidationError:
-        return AnswerFailedError(f"The server answered {response.status_code} {response.reason_phrase}.")
+        told = f"The server answered {response.status_code} {response.reason_phrase}."
+        return AnswerRefusedError(told, response.status_code)
     where = f" ({refused.param})" if refused.param else ""
-    return AnswerFailedError(f"The server refused{where}: {refused.message}")
+    return AnswerRefusedError(f"The server refused{where}: {refused.message}", response.status_code)
 
 
 def _unreachable(client: httpx.AsyncClient, error: httpx.HTTPError) -> AnswerFailedError:
