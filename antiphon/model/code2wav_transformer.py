@@ -100,7 +100,7 @@ class _Attention(nn.Module):
 
     def forward(self, rows: Tensor, push: _Push) -> Tensor:
         heads = self.qkv_proj(rows).unflatten(2, (-1, self._head_width)).transpose(1, 2)
-        queries, new_keys, new_values = torch.split(heads, self._split, 1)
+        queries, new_keys, new_values = heads.split_with_sizes(self._split, 1)
         keys, values = push.extended(self._index, push.rotated(new_keys), new_values)
         mixed = functional.scaled_dot_product_attention(
             push.rotated(queries), keys, values, attn_mask=push.mask, enable_gqa=self._is_grouped

@@ -3,7 +3,7 @@
 Each frame is a sequence of its own, sixteen places long; its keys and values are forgotten when the frame is done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from antiphon.errors import CheckpointError
 from antiphon.model.config import DecoderConfig, TalkerConfig
 from antiphon.model.decoder import DecoderLayer, head_norms, require_depth
+from antiphon.model.frame_room import FrameRoom, Kept
 from antiphon.model.kernels.choice import Kernels, kernels_for
 from antiphon.model.layers import RMSNorm, SwiGLU
 from antiphon.model.rotary import Rotary, Rotation
@@ -47,9 +48,11 @@ class CodePredictor:
         positions = torch.arange(len(embeddings), dtype=torch.float32, device=embeddings[0].device)
         whole = rotary(positions, embeddings[0].dtype)
         pairs = list(zip(torch.split(whole.cos, 1), torch.split(whole.signed_sin, 1), strict=True))
-        self._first = Rotation(whole.cos[:2], whole.signed_sin[:2])
-        self._at = [Rotation(cos, signed_sin) for cos, signed_sin in pairs]
-        self._keys_values = self.room_for(1)
+        # As the steps of a FrameRoom.
+        self._rotations = [Rotation(whole.cos[:2], whole.signed_sin[:2]), *(Rotation(*pair) for pair in pairs[2:])]
+        self._keys_values = self._new_keys_values(1)
+        # Of as many frames as the last ones were.
+        self._frames, self._room = 1, FrameRoom.of(self._keys_values)
 
     @classmethod
     def load(
@@ -84,27 +87,26 @@ class CodePredictor:
         """(frames, width), zeros of the Talker's type and on its device."""
         return self._embeddings[0].new_zeros(frames, self._config.width)
 
-    def room_for(self, frames: int) -> Tensor:
-        """(layers, keys and values, frames, kv heads, places, head width)"""
-        config, like = self._config, self._embeddings[0]
-        return like.new_empty(config.layers, 2, frames, config.kv_heads, len(self._embeddings), config.head_width)
+    def room_for(self, frames: int) -> FrameRoom:
+        return FrameRoom.of(self._new_keys_values(frames))
 
     @torch.inference_mode()
     def predict(
-        self, hidden: Tensor, first_codes: Tensor, choose: ChooseCode, room: Tensor | None = None
+        self, hidden: Tensor, first_codes: Tensor, choose: ChooseCode, room: FrameRoom | None = None
     ) -> tuple[Tensor, Tensor]:
         """hidden (frames, width) of the Talker, first_codes int64 (frames) -> codes int64 (frames, code groups) and the
         sum of their embeddings (frames, width), which the Talker reads next. Waits for no value, unless `choose` does.
 
-        room: of `room_for`, where keys and values are to lie; unset, in a buffer that moves when it must grow."""
-        keys_values = self._shared_room(hidden.shape[0]) if room is None else room
+        room: of `room_for` these frames, where keys and values are to lie; unset, in a buffer that moves when it must
+        grow."""
+        steps = (self._shared_room(hidden.shape[0]) if room is None else room).steps
         codes, embedded = [first_codes], [F.embedding(first_codes, self._embeddings[0])]
-        last = self._forward(torch.stack((hidden, embedded[0]), 1), self._first, 0, keys_values)
+        last = self._forward(torch.stack((hidden, embedded[0]), 1), self._rotations[0], steps[0])
         for group, head in enumerate(self._heads, start=1):
             codes.append(choose(F.linear(last, head).float(), group))
             embedded.append(F.embedding(codes[-1], self._embeddings[group]))
             if group < len(self._heads):
-                last = self._forward(embedded[-1].unsqueeze(1), self._at[group + 1], group + 1, keys_values)
+                last = self._forward(embedded[-1].unsqueeze(1), self._rotations[group], steps[group])
         return torch.stack(codes, 1), torch.stack(embedded, 1).sum(1)
 
     def embedding_sums(self, codes: Tensor) -> Tensor:
@@ -112,27 +114,32 @@ class CodePredictor:
         groups = [F.embedding(codes[:, group], table) for group, table in enumerate(self._embeddings)]
         return torch.stack(groups, 1).sum(1)
 
-    def _forward(self, rows: Tensor, rotation: Rotation, place: int, keys_values: Tensor) -> Tensor:
-        """rows (frames, new places, width) from `place` on -> (frames, width) of the last place, normalised."""
-        for layer, kept in zip(self._trunk.layers, keys_values.unbind(), strict=True):
-            rows = layer(rows, rotation, partial(_attend, keys_values=kept, place=place))
+    def _forward(self, rows: Tensor, rotation: Rotation, layers: Sequence[Kept]) -> Tensor:
+        """rows (frames, new places, width) -> (frames, width) of the last place, normalised."""
+        for layer, kept in zip(self._trunk.layers, layers, strict=True):
+            rows = layer(rows, rotation, partial(_attend, kept))
         last: Tensor = self._trunk.norm(rows.select(1, rows.shape[1] - 1))
         return last
 
-    def _shared_room(self, frames: int) -> Tensor:
+    def _shared_room(self, frames: int) -> FrameRoom:
         if frames > self._keys_values.shape[2]:
-            self._keys_values = self.room_for(frames)
-        return self._keys_values
+            self._keys_values = self._new_keys_values(frames)
+            self._frames = 0
+        if frames != self._frames:
+            self._frames, self._room = frames, FrameRoom.of(self._keys_values.narrow(2, 0, frames))
+        return self._room
+
+    def _new_keys_values(self, frames: int) -> Tensor:
+        """(layers, keys and values, frames, kv heads, places, head width)"""
+        config, like = self._config, self._embeddings[0]
+        return like.new_empty(config.layers, 2, frames, config.kv_heads, len(self._embeddings), config.head_width)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, *, keys_values: Tensor, place: int) -> Tensor:
-    """All (frames, new places, heads, head width); keys_values (2, room, kv heads, places, head width) of one layer."""
-    frames, new = queries.shape[:2]
-    kept = keys_values.narrow(1, 0, frames).narrow(3, 0, place + new)
-    torch.stack((keys.transpose(1, 2), values.transpose(1, 2)), out=kept.narrow(3, place, new))
-    seen_keys, seen_values = kept.unbind()
+def _attend(kept: Kept, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """All (frames, new places, heads, head width)."""
+    torch.stack((keys, values), out=kept.new)
     attended = F.scaled_dot_product_attention(
-        queries.transpose(1, 2), seen_keys, seen_values, is_causal=new > 1, enable_gqa=True
+        queries.transpose(1, 2), kept.keys, kept.values, is_causal=queries.shape[1] > 1, enable_gqa=True
     )
     return attended.transpose(1, 2).flatten(2)
 
