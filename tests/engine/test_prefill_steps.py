@@ -105,7 +105,9 @@ def fixed(steps: PrefillSteps[Tensor], requests: list[PackedRows], rows: Tensor)
 
 
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
-def test_a_mixture_attends_as_in_free_shapes(store: PagedKeyValues, mixture: list[tuple[int, int]]) -> None:
+def test_a_mixture_attends_as_in_free_shapes_and_plain_torch(
+    store: PagedKeyValues, mixture: list[tuple[int, int]]
+) -> None:
     requests = requests_of(store, mixture)
     rows = drawn_rows(store, sum(count for _, count in mixture))
     steps = steps_of(store)
@@ -115,6 +117,7 @@ def test_a_mixture_attends_as_in_free_shapes(store: PagedKeyValues, mixture: lis
     requests_of(store, mixture)
     found = fixed(steps, requests, rows)
     kept = store.keys.clone()
+    store.kernels = PLAIN
     expected = PackedBatch.build(requests, store).attend(*heads_of(store, rows), 1, store)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     owned = slice(0, store.spare_slot)

@@ -4,11 +4,14 @@ its shared expert."""
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues
+from antiphon.engine.graphs import Graphs
+from antiphon.engine.prefill_steps import PrefillLimits, PrefillSteps, RowNumbers
+from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues, StepAttention
 from antiphon.model.code_predictor import CodePredictor
 from antiphon.model.config import OmniConfig
 from antiphon.model.decode_batch import DecodeBatch
@@ -57,6 +60,32 @@ def test_a_prompt_a_chunk_and_a_decoding_row_are_computed_as_in_plain_torch(tiny
         torch.testing.assert_close(computed, expected, rtol=1e-4, atol=1e-5)
     kept = [page * PAGE_SIZE for pages in PAGES for page in pages[:1]]
     torch.testing.assert_close(fused.keys_values.keys[:, kept], plain.keys_values.keys[:, kept], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["thinker", "talker"])
+@torch.inference_mode()
+def test_prefill_steps_of_fixed_shape_are_computed_as_free_ones_in_plain_torch(tiny_checkpoint, part, device):
+    """With the fused kernels, and room for more rows and requests than there are."""
+    plain, fused = (_loaded(tiny_checkpoint, part, kernels, device) for kernels in (PLAIN, COLD))
+    width = plain.decoder.norm.weight.shape[0]
+    limits = PrefillLimits(requests=3, context_rows=3 * PAGE_SIZE, rows=14)
+    like = draw(1, width, seed=0, dtype=torch.float32, device=device)[0]
+
+    def compute(rows: Tensor, positions: Tensor, batch: StepAttention) -> Tensor:
+        return fused.decoder(rows, positions, batch, fused.keys_values)
+
+    steps = PrefillSteps(compute, like, fused.keys_values, limits, Graphs(device))
+    for seed, shares in enumerate([[(0, 9), (0, 1)], [(9, 1), (1, 12)], [(10, 2), (13, 3)]]):
+        count = sum(each for _, each in shares)
+        rows = draw(count, width, seed=seed, dtype=torch.float32, device=device)
+        positions = torch.cat([torch.arange(first, first + each) for first, each in shares]).float().expand(3, -1)
+        requests = [PackedRows(*share, pages) for share, pages in zip(shares, PAGES, strict=True)]
+        step = steps.fitting(requests)
+        assert step is not None
+        step.put(requests, RowNumbers(np.zeros(count, np.int64), positions.numpy(), [count - 1]))
+        step.fill(rows)
+        expected = plain.step(rows.clone(), positions.to(device), shares)
+        torch.testing.assert_close(step.compute()[:count], expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
