@@ -35,10 +35,10 @@ class ThinkerPageKeys:
         if first_page >= stop_page:
             return
         ids, positions = self._inputs(first_page * size, stop_page * size)
-        for page in range(first_page, stop_page):
-            rows = slice((page - first_page) * size, (page - first_page + 1) * size)
-            media = self._request.media.content(page * size, (page + 1) * size)
-            self._chain.append(ids[rows].data, positions[rows].data, *media)
+        media = self._request.media.contents(range(first_page * size, stop_page * size + 1, size))
+        for first_row, content in zip(range(0, len(ids), size), media, strict=True):
+            rows = slice(first_row, first_row + size)
+            self._chain.append(ids[rows].data, positions[rows].data, *content)
 
     def _inputs(self, first_row: int, stop_row: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids (rows) and positions (rows, 3)."""

@@ -1,6 +1,7 @@
 """The media of one prompt: which of its rows are placeholders, and the embedding rows that come for them in parts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -59,14 +60,18 @@ class PromptMedia:
             self.deepstack[layer, np.searchsorted(self.visual_prompt_rows, places)] = additions.to(self._dtype)
         self._received[modality] += len(rows)
 
-    def content(self, first_row: int, stop_row: int) -> list[memoryview]:
-        """All that came for these rows of the prompt, as bytes: media rows, then what vision adds."""
-        chosen, visual = (
-            slice(*np.searchsorted(rows, (first_row, stop_row)).tolist())
-            for rows in (self.prompt_rows, self.visual_prompt_rows)
+    def contents(self, bounds: Sequence[int]) -> Iterator[list[memoryview]]:
+        """For the prompt rows from each bound to the next: all that came for them, as bytes; media rows, then what
+        vision adds."""
+        media, visual = (
+            pairwise(np.searchsorted(rows, bounds).tolist()) for rows in (self.prompt_rows, self.visual_prompt_rows)
         )
-        parts = [self.rows[chosen], self.deepstack[:, visual].contiguous()]
-        return [part.view(torch.uint8).numpy().data for part in parts if part.numel()]
+        for (first, stop), (first_visual, stop_visual) in zip(media, visual, strict=True):
+            if first == stop:
+                yield []
+                continue
+            parts = [self.rows[first:stop], self.deepstack[:, first_visual:stop_visual].contiguous()]
+            yield [part.view(torch.uint8).numpy().data for part in parts if part.numel()]
 
     def require_all(self) -> None:
         """Raises InvalidInput when a placeholder has no row."""
