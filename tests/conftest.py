@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from tests.redis_server import RedisServer
     from tests.reference.transformers_reference import TransformersReference
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -70,6 +71,15 @@ def nano_reference(nano: Path) -> "TransformersReference":
     from tests.reference.transformers_reference import TransformersReference
 
     return TransformersReference(nano)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
+    """A real Redis that nobody stops; what tests leave in it, they leave to tests after them."""
+    from tests.redis_server import running_redis
+
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

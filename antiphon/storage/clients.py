@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -12,6 +12,8 @@ from redis.backoff import NoBackoff
 
 from antiphon.storage.address import Login, RedisAddress
 from antiphon.storage.settings import StorageSettings
+
+ClientT = TypeVar("ClientT", Redis, RedisCluster)
 
 
 class CommandClient(Protocol):
@@ -34,15 +36,17 @@ def open_clients(address: RedisAddress, settings: StorageSettings) -> OpenedClie
     match address.form:
         case "unix":
             one = Redis(unix_socket_path=address.path, db=address.database, **options, **_login(address.login))
-            return OpenedClients(one)
+            return OpenedClients(_unparsed(one))
         case "redis":
             host, port = address.hosts[0]
-            return OpenedClients(Redis(host=host, port=port, db=address.database, **options, **_login(address.login)))
+            one = Redis(host=host, port=port, db=address.database, **options, **_login(address.login))
+            return OpenedClients(_unparsed(one))
         case "sentinel":
             return _through_sentinels(address, options)
         case "cluster":
             nodes = [ClusterNode(host, port) for host, port in address.hosts]
-            return OpenedClients(RedisCluster(startup_nodes=nodes, **options, **_login(address.login)))
+            cluster = RedisCluster(startup_nodes=nodes, **options, **_login(address.login))
+            return OpenedClients(_unparsed(cluster))
 
 
 def _through_sentinels(address: RedisAddress, options: dict[str, Any]) -> OpenedClients:
@@ -53,7 +57,16 @@ def _through_sentinels(address: RedisAddress, options: dict[str, Any]) -> Opened
         **options,
         **_login(address.login),
     )
-    return OpenedClients(sentinel.master_for(address.service), tuple(sentinel.sentinels))
+    return OpenedClients(_unparsed(sentinel.master_for(address.service)), tuple(sentinel.sentinels))
+
+
+def _unparsed(client: ClientT) -> ClientT:
+    """Replies stay as Redis sent them; by default some become dictionaries, tuples and truths, each by a rule of its
+    own. What a cluster's client asks for itself it must still read."""
+    callbacks = client.response_callbacks
+    for name in [name for name in callbacks if not str(name).startswith(("CLUSTER", "COMMAND"))]:
+        del callbacks[name]
+    return client
 
 
 def _options(settings: StorageSettings) -> dict[str, Any]:

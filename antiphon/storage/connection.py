@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, Self, TypeAlias, cast
 
 from redis import exceptions
 
@@ -64,6 +64,12 @@ class Storage:
         self._room = asyncio.Semaphore(settings.connections)
         # Unknown before the first command.
         self._answers: bool | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def execute(self, *command: Argument, moved_bytes: int = 0) -> Reply:
         """A command that may be sent twice. moved_bytes: of a large value, for which it may take longer."""

@@ -1,0 +1,85 @@
+"""Media come back by the hash of their content, to their own tenant, within their bounds and lifetime."""
+
+import asyncio
+from hashlib import sha256
+
+import pytest
+
+from antiphon.errors import NotFound, TooLarge
+from antiphon.sessions.opening import open_sessions
+from antiphon.sessions.settings import SessionSettings
+from antiphon.storage.connection import Storage
+from tests.redis_server import RedisServer
+from tests.sessions.conftest import Opened
+
+SOUND = bytes(range(256)) * 64
+
+
+async def test_a_medium_comes_back_by_its_hash(opened: Opened) -> None:
+    media = opened().media
+    assert await media.put("acme", SOUND) == sha256(SOUND).hexdigest()
+    assert await media.get("acme", sha256(SOUND).hexdigest()) == SOUND
+    assert await media.get("acme", await media.put("acme", b"")) == b""
+
+
+async def test_another_tenants_medium_is_unknown(opened: Opened) -> None:
+    media = opened().media
+    content_hash = await media.put("acme", SOUND)
+    for guessed in (content_hash, f"{{acme}}:medium:{content_hash}", "", "*"):
+        with pytest.raises(NotFound):
+            await media.get("evil", guessed)
+
+
+async def test_a_medium_above_its_bound_is_refused(opened: Opened) -> None:
+    media = opened(medium_bytes=100).media
+    await media.put("acme", bytes(100))
+    with pytest.raises(TooLarge, match="at most 100 bytes; came 101"):
+        await media.put("acme", bytes(101))
+
+
+async def test_a_tenants_media_together_have_a_bound_of_their_own(opened: Opened) -> None:
+    media = opened(media_bytes=250, media_seconds=0.3).media
+    await media.put("acme", b"a" * 100)
+    await media.put("acme", b"b" * 100)
+    with pytest.raises(TooLarge, match="250 bytes together"):
+        await media.put("acme", b"c" * 100)
+    await media.put("acme", b"a" * 100)  # is there already
+    await media.put("acme", b"d" * 50)
+    await media.put("other", b"c" * 100)
+    await asyncio.sleep(0.35)
+    await media.put("acme", b"c" * 200)
+
+
+async def test_a_medium_is_forgotten_some_time_after_its_last_use(opened: Opened) -> None:
+    media = opened(media_seconds=0.4).media
+    used, put_again, left = [await media.put("acme", data) for data in (b"used", b"put again", b"left")]
+    await asyncio.sleep(0.25)
+    await media.get("acme", used)
+    await media.put("acme", b"put again")
+    await asyncio.sleep(0.25)
+    assert await media.get("acme", used) == b"used"
+    assert await media.get("acme", put_again) == b"put again"
+    with pytest.raises(NotFound, match="expired"):
+        await media.get("acme", left)
+
+
+async def test_many_puts_at_once_keep_within_the_bound(opened: Opened) -> None:
+    media = opened(media_bytes=1000).media
+    puts = (media.put("acme", bytes([n]) * 100) for n in range(30))
+    outcomes = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(outcome, TooLarge) for outcome in outcomes) == 20
+
+
+async def test_a_medium_crosses_to_redis_once(storage: Storage, redis_server: RedisServer) -> None:
+    media = open_sessions(storage, SessionSettings()).media
+    large = bytes(1 << 20)
+    await media.put("acme", large)
+    received = _received_bytes(redis_server)
+    for _ in range(5):
+        await media.put("acme", large)
+    assert _received_bytes(redis_server) - received < len(large)
+
+
+def _received_bytes(server: RedisServer) -> int:
+    lines = server.ask("INFO", "stats").splitlines()
+    return next(int(line.partition(":")[2]) for line in lines if line.startswith("total_net_input_bytes"))
