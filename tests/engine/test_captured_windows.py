@@ -7,6 +7,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from antiphon.engine.captured_windows import CapturedWindows, _WindowStep
 from antiphon.engine.graphs import Graphs
@@ -131,3 +132,24 @@ def test_they_equal_transformers(which: str, lengths: list[int], request: pytest
     windows = [window for sound in encoder.windows(mels) for window in sound]
     rows = torch.cat(captured(encoder).encode_windows(windows))
     torch.testing.assert_close(rows, reference_rows(reference, mels), atol=TOLERANCE, rtol=1e-5)
+
+
+def test_nothing_of_a_step_waits_for_a_value(encoder: AudioEncoder) -> None:
+    """A graph holds no value that the host looked at: fake tensors have none to look at."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        mels, row_counts = torch.empty(2, encoder.config.mel_bins, 400), torch.empty(2, dtype=torch.int64)
+        rows = encoder(mels, 100, row_counts)
+    assert rows.shape == (2, 52, encoder.config.output_width)
+
+
+@pytest.mark.gpu
+def test_captured_steps_equal_the_free_path(tiny_checkpoint: Path) -> None:
+    config, device = OmniConfig.from_checkpoint(tiny_checkpoint), torch.device("cuda")
+    on_gpu = AudioEncoder.load(Checkpoint(tiny_checkpoint), config, dtype=torch.float32, device=device)
+    # In whole float32: with shorter ones convolutions of other batches differ.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        replayed = CapturedWindows(on_gpu, most_windows=MOST_WINDOWS, graphs=Graphs(device))
+        for seconds in ([8.0], [3.3, 0.4], [7.013, 0.2, 0.5], [1.0] * 6):
+            windows = windows_of(on_gpu, *seconds)
+            rows, expected = replayed.encode_windows(windows), on_gpu.encode_windows(windows)
+            torch.testing.assert_close(torch.cat(rows), torch.cat(expected), atol=1e-4, rtol=0)
