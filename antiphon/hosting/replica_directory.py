@@ -1,4 +1,5 @@
-"""Finds the least loaded replica of a stage from reports that the replicas give of themselves."""
+"""Finds the least loaded replica of a stage, or the one that a conversation was at, from reports that the replicas give
+of themselves."""
 
 import asyncio
 import logging
@@ -7,11 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from antiphon.errors import Unavailable
 from antiphon.telemetry.names import StageName
+from antiphon.wire.directory import preference
 
 _LOG = logging.getLogger(__name__)
+
+# A replica with more calls than this, given the mean of all, takes no call for what it has computed.
+_FULL_FACTOR: Final = 1.5
+_FULL_CALLS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +53,19 @@ class ReplicaDirectory:
         self._ask_seconds = ask_seconds
         self._tables: dict[StageName, _Table] = {}
 
-    async def locate(self, stage: StageName, *, avoiding: Collection[str] = ()) -> str:
-        """Asks anew at once if what is known has just failed, or is nothing."""
+    async def locate(self, stage: StageName, *, avoiding: Collection[str] = (), affinity: bytes = b"") -> str:
+        """Asks anew at once if all that is known has just failed, or is nothing."""
         table = self._tables.setdefault(stage, _Table())
-        if avoiding or not table.reports:
+        if not _open_ones(table, avoiding):
             await self._read(stage, table)
         if table.renewing is None:
             table.renewing = asyncio.create_task(self._renew(stage, table), name=f"replicas of {stage}")
-        return _least_loaded(stage, table, avoiding)
+        candidates = _open_ones(table, avoiding) or _open_ones(table)
+        if not candidates:
+            raise Unavailable(f"No replica of the {stage} stage is ready.")
+        chosen = _preferred(table, candidates, affinity) if affinity else _least_loaded(table, candidates)
+        table.sent[chosen] += 1
+        return chosen
 
     async def reports(self, stage: StageName) -> Sequence[ReplicaReport]:
         """Of all replicas, asked now."""
@@ -88,15 +100,23 @@ class ReplicaDirectory:
             table.sent.clear()
 
 
-def _least_loaded(stage: StageName, table: _Table, avoiding: Collection[str]) -> str:
+def _open_ones(table: _Table, avoiding: Collection[str] = ()) -> list[ReplicaReport]:
+    return [report for report in table.reports if not report.is_draining and report.address not in avoiding]
+
+
+def _load(table: _Table, report: ReplicaReport) -> int:
+    return report.active_calls + report.waiting + table.sent[report.address]
+
+
+def _least_loaded(table: _Table, candidates: Sequence[ReplicaReport]) -> str:
     """Of equals any, so that several directories do not all choose the same."""
-    open_ones = [report for report in table.reports if not report.is_draining]
-    candidates = [report for report in open_ones if report.address not in avoiding] or open_ones
-    if not candidates:
-        raise Unavailable(f"No replica of the {stage} stage is ready.")
-    chosen = min(
-        candidates,
-        key=lambda report: (report.active_calls + report.waiting + table.sent[report.address], random.random()),  # noqa: S311 - spreads load, guards nothing
-    )
-    table.sent[chosen.address] += 1
-    return chosen.address
+    return min(candidates, key=lambda report: (_load(table, report), random.random())).address  # noqa: S311 - spreads load, guards nothing
+
+
+def _preferred(table: _Table, candidates: Sequence[ReplicaReport], affinity: bytes) -> str:
+    """The first in the affinity's own order that has not much more to do than the others: what it has computed already
+    does not outweigh a queue. (Consistent hashing with bounded loads, Mirrokni et al. 2018.)"""
+    mean = sum(_load(table, report) for report in candidates) / len(candidates)
+    bound = _FULL_FACTOR * mean + _FULL_CALLS
+    free = [report for report in candidates if _load(table, report) <= bound]
+    return max((report.address for report in free), key=lambda address: preference(affinity, address))

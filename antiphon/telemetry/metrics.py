@@ -65,6 +65,12 @@ class Metrics:
             "Prompt tokens that were computed for an earlier request.",
             registry=self.registry,
         )
+        self._failovers = Counter(
+            names.METRIC_FAILOVERS,
+            "Calls that another replica went on with in the middle of their answer.",
+            ("stage",),
+            registry=self.registry,
+        )
         self.pages = PageMetrics()
         self.registry.register(self.pages)
 
@@ -72,6 +78,9 @@ class Metrics:
     def storage(self) -> StorageMetrics:
         """Exposed only where it is used: who has no Redis has none that is away."""
         return StorageMetrics(self.registry)
+
+    def count_failover(self, stage: StageName) -> None:
+        self._failovers.labels(stage).inc()
 
     def observe_stage(self, stage: StageName, *, queue_ms: float, first_output_ms: float, total_ms: float) -> None:
         self._queue.labels(stage).observe(queue_ms / 1e3)

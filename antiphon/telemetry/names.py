@@ -21,6 +21,8 @@ EVENT_FIRST_TOKEN: Final = "antiphon.first_token"  # noqa: S105 - no password
 EVENT_FIRST_FRAME: Final = "antiphon.first_frame"
 EVENT_FIRST_PCM: Final = "antiphon.first_pcm"
 EVENT_FIRST_BYTE: Final = "antiphon.first_byte"
+# Another replica goes on with a call that has been answered in part.
+EVENT_FAILOVER: Final = "antiphon.failover"
 
 # Attributes.
 STAGE: Final = "antiphon.stage"
@@ -72,6 +74,7 @@ METRIC_TOKENS: Final = "antiphon_tokens"
 METRIC_PAGES: Final = "antiphon_pages"
 METRIC_PAGES_EVICTED: Final = "antiphon_pages_evicted"
 METRIC_ROWS_REUSED: Final = "antiphon_rows_reused"
+METRIC_FAILOVERS: Final = "antiphon_failovers"
 METRIC_PREEMPTIONS: Final = "antiphon_preemptions"
 METRIC_CACHED_TOKENS: Final = "antiphon_cached_prompt_tokens"
 METRIC_STORAGE_SECONDS: Final = "antiphon_storage_seconds"

@@ -64,6 +64,13 @@ def unpack_floats(tensor: Tensor, *, name: str, shape: Sequence[int | None]) -> 
     return unpack(tensor, name=name, shape=shape, data_types=FLOATS).astype(np.float32, copy=False)
 
 
+def without_first(tensor: Tensor, rows: int) -> Tensor:
+    """What is left of it, counted on its first axis."""
+    row_bytes = len(tensor.data) // tensor.shape[0]
+    shape = (tensor.shape[0] - rows, *tensor.shape[1:])
+    return Tensor(data_type=tensor.data_type, shape=shape, data=tensor.data[rows * row_bytes :])
+
+
 def check(
     tensor: Tensor,
     *,

@@ -15,7 +15,7 @@ from antiphon.v1.encoder_service_pb2 import EncodeEnd, EncodeRequest, EncodeResp
 from antiphon.v1.generation_pb2 import Timings
 from antiphon.v1.media_pb2 import CodecFrames, EmbeddingRows, MediaLayout, MultimodalHiddenRows
 from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse
-from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, TextToken
+from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TextToken
 from antiphon.wire import arrays
 from antiphon.wire.stages import Stages
 
@@ -107,22 +107,23 @@ class FakeThinker:
     ) -> AsyncGenerator[GenerateResponse, None]:
         del timeout_seconds
         with self.behaviour.call():
-            row_count, limit, wants_rows = 0, 0, False
+            row_count, start = 0, GenerateStart()
             async for request in _until_end(requests, self.behaviour):
                 if request.HasField("start"):
-                    limit, wants_rows = request.start.max_new_tokens, request.start.return_multimodal_hidden_rows
+                    start = request.start
                 elif request.HasField("rows"):
                     row_count += request.rows.rows.shape[0]
-            for answered, response in enumerate(self._answers(row_count if wants_rows else 0, limit)):
+            for answered, response in enumerate(self._answers(row_count, start)):
                 await self.behaviour.before_answer(answered)
                 yield response
 
-    def _answers(self, row_count: int, limit: int) -> Iterator[GenerateResponse]:
-        if row_count:
+    def _answers(self, row_count: int, start: GenerateStart) -> Iterator[GenerateResponse]:
+        if row_count and start.return_multimodal_hidden_rows:
             rows = arrays.pack(np.zeros((row_count, self.width), np.float32))
             yield GenerateResponse(hidden_rows=MultimodalHiddenRows(rows=rows))
-        written = self.token_ids[:limit] if limit else self.token_ids
-        for index, token_id in enumerate(written):
+        limit = 0 if start.prefill_only else start.max_new_tokens or len(self.token_ids)
+        written = self.token_ids[:limit]
+        for index, token_id in [*enumerate(written)][len(start.generated_ids) :]:
             yield GenerateResponse(token=TextToken(id=token_id, is_last=index == len(written) - 1))
         cut = len(written) < len(self.token_ids)
         reason = generation_pb2.FINISH_REASON_LENGTH if cut else generation_pb2.FINISH_REASON_STOP
@@ -141,14 +142,17 @@ class FakeTalker:
     ) -> AsyncGenerator[SpeakResponse, None]:
         del timeout_seconds
         with self.behaviour.call():
-            frames = tokens = 0
+            frames = tokens = due = 0
             async for request in _until_end(requests, self.behaviour):
+                if request.HasField("start") and request.start.HasField("spoken"):
+                    frames = request.start.spoken.codes.shape[0]
                 tokens += request.HasField("token")
-                if request.HasField("token") and tokens > 1:
+                due += request.HasField("token") and tokens > 1
+                while frames < due:
                     await self.behaviour.before_answer(frames)
                     yield self._frame(frames)
                     frames += 1
-            for _ in range(self.frames_after_text):
+            while frames < due + self.frames_after_text:
                 await self.behaviour.before_answer(frames)
                 yield self._frame(frames)
                 frames += 1
@@ -173,6 +177,8 @@ class FakeCodec:
         with self.behaviour.call():
             frames = samples = answered = 0
             async for request in _until_end(requests, self.behaviour):
+                if request.HasField("start"):
+                    samples = request.start.delivered_samples
                 if request.HasField("frames"):
                     frames += request.frames.codes.shape[0]
                     await self.behaviour.before_answer(answered)

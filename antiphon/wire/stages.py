@@ -4,7 +4,7 @@ Every method is an async generator over proto messages. Open it with `contextlib
 cancels the call at once and closes `requests` too. Failures come as `antiphon.errors`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,3 +46,8 @@ class Stages:
     thinker: Thinker
     talker: Talker
     codec: Codec
+    # The same stages, whose calls of one affinity meet the same replicas; None where there is nothing to choose.
+    of_affinity: "Callable[[bytes], Stages] | None" = None
+
+    def near(self, affinity: bytes) -> "Stages":
+        return self if self.of_affinity is None else self.of_affinity(affinity)

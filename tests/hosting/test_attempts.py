@@ -56,13 +56,34 @@ async def test_the_only_replica_being_full_is_told_at_once(tmp_path: Path) -> No
     assert full.behaviour.calls_begun == 1
 
 
-async def test_nothing_is_tried_again_after_the_first_answer(tmp_path: Path) -> None:
+async def test_where_one_breaks_off_another_goes_on(tmp_path: Path) -> None:
     addresses = [f"unix:{tmp_path}/{name}" for name in ("breaks", "free")]
     failure = errors.Unavailable("Stopping.")
-    breaks, free = FakeTalker(behaviour=Behaviour(failure=failure, answers_before_failure=1)), FakeTalker()
-    with pytest.raises(errors.Unavailable, match="Stopping"):
+    breaks, free = FakeTalker(behaviour=Behaviour(failure=failure, answers_before_failure=2)), FakeTalker()
+    assert await speak_over(addresses, dict(zip(addresses, (breaks, free), strict=True))) == 7
+    assert free.behaviour.received[0].start.spoken.codes.shape == [2, 16]
+    assert [request.token.id for request in free.behaviour.received[1:]] == list(TOKENS)
+
+
+async def test_what_is_wrong_with_a_request_is_wrong_everywhere(tmp_path: Path) -> None:
+    addresses = [f"unix:{tmp_path}/{name}" for name in ("breaks", "free")]
+    failure = errors.InvalidInput("Not so.")
+    breaks, free = FakeTalker(behaviour=Behaviour(failure=failure, answers_before_failure=2)), FakeTalker()
+    with pytest.raises(errors.InvalidInput, match="Not so"):
         await speak_over(addresses, dict(zip(addresses, (breaks, free), strict=True)))
     assert free.behaviour.calls_begun == 0
+
+
+async def test_a_call_that_breaks_every_replica_does_not_go_round_for_ever(tmp_path: Path) -> None:
+    addresses = [f"unix:{tmp_path}/{name}" for name in ("first", "second")]
+    failure = errors.Unavailable("Broke.")
+    talkers = [
+        FakeTalker(frames_after_text=40, behaviour=Behaviour(failure=failure, answers_before_failure=frames))
+        for frames in (2, 4)
+    ]
+    with pytest.raises(errors.Unavailable, match="Broke"):
+        await speak_over(addresses, dict(zip(addresses, talkers, strict=True)), CallLimits(retry_pause_seconds=0.01))
+    assert sum(talker.behaviour.calls_begun for talker in talkers) == 4, "two that answered, then two more in a row"
 
 
 async def test_requests_beyond_what_is_kept_cannot_be_sent_again(tmp_path: Path) -> None:

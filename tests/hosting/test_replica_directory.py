@@ -50,8 +50,25 @@ async def test_a_failed_address_is_avoided_after_asking_again() -> None:
     assert await directory.locate("talker") == "a"
     replicas.reports = [ReplicaReport("a"), ReplicaReport("b", 5)]
     assert await directory.locate("talker", avoiding=["a"]) == "b"
+    assert await directory.locate("talker", avoiding=["b"]) == "a"
+    assert replicas.asked == 2, "while one is known that has not failed, nobody waits for an answer"
     replicas.reports = [ReplicaReport("a")]
-    assert await directory.locate("talker", avoiding=["a"]) == "a"
+    assert await directory.locate("talker", avoiding=["a", "b"]) == "a"
+
+
+async def test_a_conversation_stays_where_it_was_until_that_is_gone_or_full() -> None:
+    replicas = Replicas([ReplicaReport(name) for name in "abcd"])
+    directory = ReplicaDirectory(replicas.ask)
+    homes = {key: await directory.locate("thinker", affinity=key) for key in (b"1", b"2", b"3", b"4", b"5", b"6")}
+    assert len(set(homes.values())) > 1
+    replicas.reports = [ReplicaReport(name) for name in "abc"]
+    await directory.locate("thinker", avoiding="abcd")
+    for key, home in homes.items():
+        assert await directory.locate("thinker", affinity=key) == home or home == "d"
+    home = homes[b"1"] if homes[b"1"] != "d" else await directory.locate("thinker", affinity=b"1")
+    replicas.reports = [ReplicaReport(name, active_calls=40 if name == home else 0) for name in "abc"]
+    await directory.locate("thinker", avoiding="abcd")
+    assert await directory.locate("thinker", affinity=b"1") != home
 
 
 async def test_no_call_waits_for_reports_after_the_first() -> None:

@@ -1,0 +1,152 @@
+"""One call through all its attempts: where a replica breaks off, another goes on, and its caller sees one stream."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, Unavailable
+from antiphon.telemetry import names, tracing
+from antiphon.telemetry.metrics import process_metrics
+from antiphon.telemetry.names import StageName
+from antiphon.wire import calls
+from antiphon.wire.channels import Channels
+from antiphon.wire.directory import Directory
+from antiphon.wire.liveness import Liveness
+from antiphon.wire.methods import RequestT, ResponseT, StreamMethod
+from antiphon.wire.replay import ReplayableRequests
+from antiphon.wire.resumption import Resumption
+from antiphon.wire.vigil import Vigil
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """`timeout_seconds` bounds a call that names no time of its own."""
+
+    timeout_seconds: float = 600.0
+    # In a row, without an answer; and moves of one call, so that what breaks its replicas does not break all of them.
+    attempts: int = 3
+    moves: int = 8
+    retry_pause_seconds: float = 0.2
+    # Requests kept for another attempt; bulk beyond it is made again by whoever can.
+    max_replay_bytes: int = 8 << 20
+    # An address that is not reached in this time is passed over.
+    connect_seconds: float = 0.5
+    # A stage that owes an answer and is silent for so long is asked whether it lives.
+    stall_seconds: float = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the calls of one process share."""
+
+    directory: Directory
+    channels: Channels
+    liveness: Liveness
+    limits: CallLimits
+
+    async def locate(self, stage: StageName, tried: list[str], affinity: bytes) -> str:
+        """Not one of those tried, if there is another; of the others rather one that has not failed lately."""
+        failed = self.liveness.failed
+        address = await self.directory.locate(stage, avoiding={*tried, *failed}, affinity=affinity)
+        if tried and address in tried and failed:
+            return await self.directory.locate(stage, avoiding=tried, affinity=affinity)
+        return address
+
+
+class Attempts(Generic[RequestT, ResponseT]):
+    def __init__(
+        self,
+        around: Surroundings,
+        method: StreamMethod[RequestT, ResponseT],
+        resumption: Resumption[RequestT, ResponseT],
+        requests: ReplayableRequests[RequestT],
+        deadline: float,
+        affinity: bytes = b"",
+    ) -> None:
+        """`deadline` is a time of `time.monotonic`."""
+        self._around, self._limits = around, around.limits
+        self._method, self._resumption, self._requests = method, resumption, requests
+        self._deadline, self._affinity = deadline, affinity
+        # Addresses since the last answer.
+        self._tried: list[str] = []
+        self._moves = 0
+        self._has_answered = self._is_over = False
+
+    async def responses(self) -> AsyncGenerator[ResponseT, None]:
+        address = await self._locate()
+        while True:
+            self._tried.append(address)
+            try:
+                async with aclosing(self._attempt(address)) as responses:
+                    async for response in responses:
+                        yield response
+                return
+            except (Unavailable, AtCapacity) as error:
+                if self._is_over:
+                    return
+                address = await self._after(error, address)
+
+    async def _attempt(self, address: str) -> AsyncGenerator[ResponseT, None]:
+        """What is new of what one replica answers."""
+        attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: self._method.full_name}
+        vigil = Vigil(self._method.stage, self._resumption.owes, self._loss_of(address), self._limits.stall_seconds)
+        channel, requests = self._around.channels.to(address), self._requests.read()
+        with tracing.detached_span(self._method.full_name, attributes, kind=SpanKind.CLIENT) as span:
+            terms = calls.Terms(self._deadline, self._limits.connect_seconds, span, vigil)
+            async with aclosing(calls.stream(channel, self._method, requests, terms)) as responses:
+                async for response in responses:
+                    self._note(response, address)
+                    new = self._resumption.news(response)
+                    if new is not None:
+                        yield new
+
+    def _note(self, response: ResponseT, address: str) -> None:
+        self._has_answered, self._tried = True, [address]
+        self._is_over = response.WhichOneof("message") == "end"
+
+    def _loss_of(self, address: str) -> Callable[[], Awaitable[bool]]:
+        """Nobody is given up for whom there is no other."""
+
+        async def is_lost() -> bool:
+            other = await self._around.locate(self._method.stage, [address], self._affinity)
+            return other != address and not await self._around.liveness.answers(address)
+
+        return is_lost
+
+    async def _after(self, error: AntiphonError, address: str) -> str:
+        """The address that goes on. A full stage is asked again only elsewhere, unless an answer has begun; one that is
+        away may come back where it was. Raises the error when nobody can."""
+        self._moves += 1
+        if not self._requests.can_replay or len(self._tried) >= self._limits.attempts:
+            raise error
+        if self._moves > self._limits.moves:
+            raise error
+        if not isinstance(error, AtCapacity):
+            self._tell(error, address)
+        following = await self._locate()
+        if following in self._tried:
+            if isinstance(error, AtCapacity) and not self._has_answered:
+                raise error
+            await asyncio.sleep(self._limits.retry_pause_seconds * len(self._tried))
+        return following
+
+    def _tell(self, error: AntiphonError, address: str) -> None:
+        self._around.liveness.note_failure(address, self._method.service)
+        if self._has_answered:
+            process_metrics().count_failover(self._method.stage)
+            about = {names.STAGE: self._method.stage, names.ERROR_TYPE: type(error).__name__}
+            trace.get_current_span().add_event(names.EVENT_FAILOVER, about)
+
+    async def _locate(self) -> str:
+        try:
+            async with asyncio.timeout(self._deadline - time.monotonic()):
+                return await self._around.locate(self._method.stage, self._tried, self._affinity)
+        except TimeoutError:
+            message = f"The request's time was over before a {self._method.stage} was found."
+            raise DeadlineExceeded(message) from None
