@@ -102,6 +102,21 @@ def test_media_that_come_late_find_the_pages_behind_them() -> None:
     assert subject.pool.used_count == 0
 
 
+def test_who_takes_pages_over_midway_holds_all_of_his_once_and_nothing_else() -> None:
+    subject = scheduler()
+    subject.remove(_computed(subject, joined(subject, TEXT[:30])))
+    late = joined(subject, TEXT[:30], held_rows=17)
+    for available in (13, 21, 30):
+        late.available_rows = available
+        step(subject)
+        assert [page for page in range(subject.pool.page_count) if subject.pool.is_held(page)] == sorted(late.pages)
+        assert subject.pool.used_count == len(late.pages)
+    subject.remove(late)
+    assert subject.pool.used_count == 0
+    taken = subject.pool.take(subject.pool.page_count)
+    assert sorted(taken) == list(range(subject.pool.page_count)), "every page can be had again, once"
+
+
 def test_pages_are_evicted_before_anybody_is_preempted_and_prompts_from_their_ends() -> None:
     subject = scheduler(pages=8)
     subject.remove(_computed(subject, joined(subject, TEXT[:24])))
