@@ -17,7 +17,14 @@ def invalid_body(error: ValidationError, body: bytearray) -> InvalidInput:
     first = found[0]
     if first["type"] == "json_invalid":
         return InvalidInput(f"The body is not valid JSON. {_sentence(first['msg'])}", code="invalid_json")
-    param = _path(_location(first), from_json(body)) or None
+    return invalid_value(error, from_json(body))
+
+
+def invalid_value(error: ValidationError, body: object, under: tuple[str, ...] = ()) -> InvalidInput:
+    """body: what was found, as JSON has it; under: where in it the value at fault stands."""
+    found = error.errors(include_url=False)
+    first = found[0]
+    param = _path((*under, *_location(first)), body) or None
     more = _more(len(found) - 1)
     if first["type"] in ("missing", "union_tag_not_found"):
         return InvalidInput(

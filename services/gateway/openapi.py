@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from services.gateway.error_envelope import ErrorEnvelope
 from services.gateway.openai_request import ChatCompletionRequest
 from services.gateway.openai_response import ChatCompletion, ChatCompletionChunk
+from services.gateway.realtime.client_secrets import ClientSecretRequest
 
 _REF: Final = "#/components/schemas/{model}"
 _Responses = dict[int | str, dict[str, Any]]
@@ -46,6 +47,12 @@ CHAT_BODY: Final = {
         "content": {"application/json": {"schema": {"$ref": _REF.format(model=ChatCompletionRequest.__name__)}}},
     }
 }
+CLIENT_SECRET_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model=ClientSecretRequest.__name__)}}},
+    }
+}
 
 
 def published(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -55,7 +62,7 @@ def published(app: FastAPI) -> Callable[[], dict[str, Any]]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             components = schema.setdefault("components", {}).setdefault("schemas", {})
-            for model in (ChatCompletionRequest, ChatCompletionChunk):
+            for model in (ChatCompletionRequest, ChatCompletionChunk, ClientSecretRequest):
                 found = model.model_json_schema(ref_template=_REF)
                 components.update(found.pop("$defs", {}))
                 components[model.__name__] = found

@@ -1,0 +1,1 @@
+"""Live sessions: `core` knows conversations and answers, `dialect` OpenAI's words; the rest connects them."""

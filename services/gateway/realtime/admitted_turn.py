@@ -1,0 +1,58 @@
+"""One turn of a live session, let in as every request is and charged to its caller."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from antiphon.tenancy.caller import Caller
+from services.gateway.admission import Admission, on_behalf_of, settled_at_end
+from services.gateway.error_envelope import envelope_of, log_defect, status_of
+from services.gateway.realtime.core.outcomes import Failure, Usage
+from services.gateway.turn import Conductor
+from services.gateway.turn_demand import demand_of
+from services.gateway.turn_gate import TurnGate
+from services.gateway.turn_request import TurnEvent, TurnRequest
+from services.gateway.turn_usage import TurnUsage
+from services.gateway.turn_watch import TurnWatch
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOpener:
+    conductor: Conductor
+    gate: TurnGate
+    admission: Admission
+
+    @asynccontextmanager
+    async def open(
+        self, caller: Caller, asked: TurnRequest, watch: TurnWatch
+    ) -> AsyncIterator[AsyncIterator[TurnEvent]]:
+        """The turn's events; leaving the block stops every stage and settles the account."""
+        asked = on_behalf_of(caller, asked)
+        with self.gate.turn(watch):
+            async with (
+                self.admission.admit(caller, demand_of(asked), watch.usage) as admitted,
+                self.conductor.open_turn(asked, watch) as events,
+                aclosing(settled_at_end(events, admitted)) as settled,
+            ):
+                yield settled
+
+
+def usage_of(taken: TurnUsage) -> Usage:
+    """Frames of films count as images: the protocol knows no other."""
+    prompt = taken.prompt
+    return Usage(
+        input_text_tokens=prompt.text,
+        input_audio_tokens=prompt.audio,
+        input_image_tokens=prompt.image + prompt.video,
+        cached_tokens=taken.cached_tokens,
+        output_text_tokens=taken.text_tokens,
+        output_audio_tokens=taken.audio_tokens,
+    )
+
+
+def failure_of(error: Exception) -> Failure:
+    """What the client may know of it; a defect of ours is logged."""
+    if status_of(error) >= 500:
+        log_defect(error)
+    told = envelope_of(error).error
+    return Failure(told.type, told.code, told.message)

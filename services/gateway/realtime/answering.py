@@ -1,0 +1,155 @@
+"""Gives one response: a turn through the stages, its events into the session, its sound no further ahead of the
+listener than he needs."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext
+
+from antiphon.telemetry import names, tracing
+from antiphon.telemetry.first_packet import FirstPacketClock
+from antiphon.telemetry.metrics import Metrics
+from antiphon.telemetry.playback import Playback
+from antiphon.tenancy.caller import Caller
+from services.gateway.realtime.admitted_turn import TurnOpener, failure_of, usage_of
+from services.gateway.realtime.core.answer import Answer
+from services.gateway.realtime.core.outcomes import Outcomes, Response, StartAnswer
+from services.gateway.realtime.core.session import Session
+from services.gateway.realtime.prompting import Prompting
+from services.gateway.realtime.sound_formats import SoundOut
+from services.gateway.turn_request import ReasoningDelta, SpeechDelta, TextDelta, ToolCallDelta, TurnEnd, TurnEvent
+from services.gateway.turn_watch import TurnWatch
+
+# A delta of the sound of so long is one frame, well below what clients take.
+_DELTA_SAMPLES = 48_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What every response of one session needs."""
+
+    session: Session
+    session_id: str
+    # In which the connection was made.
+    session_span: SpanContext
+    caller: Caller
+    turns: TurnOpener
+    prompting: Prompting
+    metrics: Metrics
+    # Where the listener of this session is.
+    playback: Playback
+    ahead_seconds: float
+    # Carries out what comes of a fact.
+    perform: Callable[[Outcomes], None]
+    # Waits while the client has too much to read.
+    room: Callable[[], Awaitable[None]]
+
+    async def run(self, start: StartAnswer, clock: FirstPacketClock) -> None:
+        """clock: started when the user had ended, or asked for it."""
+        response = start.response
+        with tracing.span(
+            names.SPAN_REALTIME_RESPONSE, self._attributes(response), parent=Context(), links=(self.session_span,)
+        ) as span:
+            watch = TurnWatch(span, self.metrics, clock)
+            try:
+                asked = self.prompting.answer(response.options, start.items)
+                async with self.turns.open(self.caller, asked, watch) as events:
+                    said = _Said(self, start, watch, time.monotonic())
+                    async for event in events:
+                        if not await said.tell(event):
+                            return
+            except Exception as error:
+                self._fail(response.id, error, watch, span)
+
+    def _fail(self, response_id: str, error: Exception, watch: TurnWatch, span: Span) -> None:
+        tracing.mark_failed(span, error)
+        answer = self.session.answering(response_id)
+        if answer is not None:
+            answer.used = usage_of(watch.usage)
+        failure = failure_of(error)
+        self.perform(self.session.close_answer(response_id, lambda answer: answer.failed(failure)))
+
+    def _attributes(self, response: Response) -> tracing.Attributes:
+        return {
+            names.STAGE: "gateway",
+            names.GEN_AI_OPERATION_NAME: "chat",
+            names.GEN_AI_PROVIDER_NAME: "antiphon",
+            names.GEN_AI_REQUEST_MODEL: self.prompting.model.model_id,
+            names.GEN_AI_CONVERSATION_ID: self.session_id,
+            names.GEN_AI_RESPONSE_ID: response.id,
+            names.GEN_AI_OUTPUT_TYPE: "speech" if response.options.speaks else "text",
+        }
+
+
+class _Said:
+    """One response's events on their way to its client."""
+
+    def __init__(self, answering: Answering, start: StartAnswer, watch: TurnWatch, began: float) -> None:
+        self._to, self._start, self._watch, self._began = answering, start, watch, began
+        self._response = start.response
+        self._sound = SoundOut(self._response.options.encoding)
+        self._is_first_sound = True
+
+    async def tell(self, event: TurnEvent) -> bool:
+        """False when the response has been stopped meanwhile."""
+        match event:
+            case SpeechDelta(samples):
+                for first in range(0, len(samples), _DELTA_SAMPLES):
+                    await self._speak(samples[first : first + _DELTA_SAMPLES])
+            case TextDelta(text):
+                self._tell(lambda answer: answer.said(text))
+                if not self._response.options.speaks:
+                    self._watch.packet_sent(has_sound=False)
+            case ToolCallDelta(_, name, arguments):
+                self._tell(lambda answer: answer.called(name) if name is not None else answer.argued(arguments))
+            case TurnEnd():
+                self._end(event)
+            case ReasoningDelta():
+                pass
+        await self._to.room()
+        return self._to.session.answering(self._response.id) is not None
+
+    async def _speak(self, samples: NDArray[np.float32]) -> None:
+        await self._pace()
+        data, count = self._sound.push(samples), len(samples)
+        answer = self._to.session.answering(self._response.id)
+        if answer is None:
+            return
+        answer.used = usage_of(self._watch.usage)
+        self._to.perform(self._to.session.answer_spoke(self._response.id, count, data))
+        now = time.monotonic()
+        self._to.playback.deliver(count, now)
+        self._watch.packet_sent(has_sound=True, sample_count=count)
+        if self._is_first_sound and self._start.after_speech:
+            self._to.metrics.realtime_turn_latency.observe(now - self._began)
+        self._is_first_sound = False
+
+    async def _pace(self) -> None:
+        """Until the listener has less than he needs; meanwhile the stages fill what lies between, and wait too."""
+        ends_at = self._to.playback.ends_at
+        if ends_at is not None:
+            await asyncio.sleep(max(0.0, ends_at - time.monotonic() - self._to.ahead_seconds))
+
+    def _tell(self, fact: Callable[[Answer], Outcomes]) -> None:
+        answer = self._to.session.answering(self._response.id)
+        if answer is not None:
+            answer.used = usage_of(self._watch.usage)
+            self._to.perform(fact(answer))
+
+    def _end(self, end: TurnEnd) -> None:
+        session, response_id = self._to.session, self._response.id
+        self._watch.ended(end)
+        rest = self._sound.finish()
+        if rest and not self._is_first_sound:
+            self._to.perform(session.answer_spoke(response_id, 0, rest))
+        answer = session.answering(response_id)
+        if answer is not None:
+            answer.used = usage_of(self._watch.usage)
+        is_cut = end.finish_reason == "length"
+        session.played_until(max(time.monotonic(), self._to.playback.ends_at or 0.0))
+        self._to.perform(session.close_answer(response_id, lambda answer: answer.ended(is_cut=is_cut)))

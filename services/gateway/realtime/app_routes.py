@@ -1,0 +1,46 @@
+"""The routes of live sessions, made once."""
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from antiphon.telemetry.metrics import Metrics
+from services.gateway import openapi
+from services.gateway.config import GatewaySettings
+from services.gateway.media_source import MediaSource
+from services.gateway.realtime.admitted_turn import TurnOpener
+from services.gateway.realtime.client_secrets import ClientSecret, ClientSecretsRoute, MemoryClientSecrets
+from services.gateway.realtime.config import RealtimeSettings
+from services.gateway.realtime.entry import Entrance
+from services.gateway.realtime.route import PATH, RealtimeRoute
+from services.gateway.realtime.session_setup import SessionSetup
+from services.gateway.request_body import BodyRoom
+from services.gateway.served_model import ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeParts:
+    """Of the gateway, what live sessions stand on."""
+
+    gateway: GatewaySettings
+    model: ServedModel
+    turns: TurnOpener
+    media: MediaSource
+    bodies: BodyRoom
+    metrics: Metrics
+
+
+def add_realtime_routes(app: FastAPI, parts: RealtimeParts, settings: RealtimeSettings) -> None:
+    secrets = MemoryClientSecrets(settings.secrets)
+    entrance = Entrance(parts.model, settings, parts.gateway, parts.turns.admission, secrets)
+    setup = SessionSetup(parts.turns, parts.media, parts.metrics)
+    app.add_api_websocket_route(PATH, RealtimeRoute(entrance, setup, parts.metrics).connect)
+    app.add_api_route(
+        f"{PATH}/client_secrets",
+        ClientSecretsRoute(parts.model, settings, parts.gateway, secrets, parts.bodies).create,
+        methods=["POST"],
+        summary="A short-lived secret with which a browser opens a live session",
+        response_model=ClientSecret,
+        responses={status: told for status, told in openapi.CHAT_RESPONSES.items() if status != 200},
+        openapi_extra=openapi.CLIENT_SECRET_BODY,
+    )

@@ -1,0 +1,176 @@
+"""One client's connection for as long as it lasts: reads events, writes events, gives answers, and ends with a reason.
+
+Its reader, its writer or its time end it; whatever else runs for it is stopped with them.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from antiphon.errors import AntiphonError
+from antiphon.telemetry.first_packet import FirstPacketClock
+from services.gateway.error_envelope import ErrorBody, envelope_of, log_defect, status_of
+from services.gateway.realtime.answering import Answering
+from services.gateway.realtime.commands import Commands
+from services.gateway.realtime.config import RealtimeSettings
+from services.gateway.realtime.core.outcomes import ListenerStopped, Outcomes, StartAnswer, StopAnswer, Transcribe
+from services.gateway.realtime.dialect.client_events import AnyEvent, event_id_of, read_event
+from services.gateway.realtime.dialect.server_events import Teller
+from services.gateway.realtime.outbox import ClientStalledError, Outbox
+from services.gateway.realtime.transcribing import Transcribing
+from services.gateway.turn_gate import TurnGate
+
+# Shorter frames are read at once, longer ones in a thread.
+_INLINE_BYTES: Final = 1 << 16
+_FLUSH_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Code and reason of the closing frame (RFC 6455); of what the client is told as an error before, the code."""
+
+    code: int
+    reason: str
+    error_code: str | None = None
+
+
+_EXPIRED: Final = Closing(1000, "The session has reached its maximum length.", "session_expired")
+_IDLE: Final = Closing(1000, "The session was idle for too long.", "session_idle")
+_STOPPING: Final = Closing(1001, "This server is stopping. Connect again, to another one.")
+_STALLED: Final = Closing(1008, "The client reads too slowly.")
+_DEFECT: Final = Closing(1011, "The server failed. It is not your fault.")
+
+
+class Connection:
+    def __init__(
+        self, socket: WebSocket, commands: Commands, teller: Teller, outbox: Outbox, settings: RealtimeSettings
+    ) -> None:
+        self._socket, self._commands, self._teller, self._outbox = socket, commands, teller, outbox
+        self._settings = settings
+        # Running responses by id, and all tasks of this connection but the three that end it.
+        self._answers: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answering: Answering
+        self._transcribing: Transcribing
+
+    async def run(self, answering: Answering, transcribing: Transcribing, gate: TurnGate) -> None:
+        """Returns when the connection is closed and nothing runs for it any more."""
+        self._answering, self._transcribing = answering, transcribing
+        self._outbox.push(self._teller.created())
+        self._spawn(transcribing.run(), "transcriptions")
+        writer = asyncio.create_task(self._write(), name="realtime writer")
+        ending = [asyncio.create_task(self._read()), asyncio.create_task(self._expire(gate)), writer]
+        try:
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            closing = next(task for task in ending if task.done()).result()
+            await self._stop([*ending[:2], *self._tasks])
+            await self._close(closing, writer)
+        finally:
+            await self._stop([*ending, *self._tasks])
+
+    def perform(self, outcomes: Outcomes) -> None:
+        """Tells events in their order and carries effects out."""
+        for outcome in outcomes:
+            match outcome:
+                case StartAnswer():
+                    self._start(outcome)
+                case StopAnswer(response_id):
+                    if response_id in self._answers:
+                        self._answers[response_id].cancel()
+                case ListenerStopped():
+                    self._answering.playback.ends_at = None
+                case Transcribe():
+                    self._transcribing.ask(outcome)
+                case _:
+                    self._outbox.push(self._teller.tell(outcome))
+
+    def _start(self, start: StartAnswer) -> None:
+        response_id = start.response.id
+        task = self._spawn(self._answering.run(start, FirstPacketClock()), f"realtime {response_id}")
+        self._answers[response_id] = task
+        task.add_done_callback(lambda _: self._answers.pop(response_id, None))
+
+    async def _read(self) -> Closing | None:
+        """Until the client goes, or says nothing for too long."""
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.idle_seconds):
+                    message = await self._socket.receive()
+            except TimeoutError:
+                return _IDLE
+            if message["type"] == "websocket.disconnect":
+                return None
+            text = message.get("text")
+            frame = text.encode(errors="surrogatepass") if text is not None else message.get("bytes") or b""
+            try:
+                await self._follow(frame)
+            except Exception as error:
+                log_defect(error)
+                return _DEFECT
+            await self._outbox.room()
+
+    async def _follow(self, frame: bytes) -> None:
+        event: AnyEvent | None = None
+        try:
+            event = await self._event(frame)
+            async for outcomes in self._commands.follow(event):
+                self.perform(outcomes)
+                await self._outbox.room()
+        except AntiphonError as error:
+            if status_of(error) >= 500:
+                log_defect(error)
+            event_id = event.event_id if event else await asyncio.to_thread(event_id_of, frame)
+            self._outbox.push(self._teller.error(envelope_of(error).error, event_id))
+
+    async def _event(self, frame: bytes) -> AnyEvent:
+        if len(frame) <= _INLINE_BYTES:
+            return read_event(frame, self._settings)
+        return await asyncio.to_thread(read_event, frame, self._settings)
+
+    async def _write(self) -> Closing | None:
+        try:
+            await self._outbox.write(self._socket.send_text)
+        except ClientStalledError:
+            return _STALLED
+        except (OSError, RuntimeError, WebSocketDisconnect):  # how a closed socket tells a sender
+            pass
+        return None
+
+    async def _expire(self, gate: TurnGate) -> Closing:
+        """When its time is over; or the server stops, and nothing is being answered any more."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._settings.session_seconds
+        while loop.time() < ends_at:
+            if gate.is_closed and not self._answers:
+                return _STOPPING
+            await asyncio.sleep(_LOOK_SECONDS)
+        return _EXPIRED
+
+    async def _close(self, closing: Closing | None, writer: asyncio.Task[Closing | None]) -> None:
+        if closing is None:
+            return
+        if closing.error_code is not None:
+            error = ErrorBody(message=closing.reason, type="invalid_request_error", param=None, code=closing.error_code)
+            self._outbox.push(self._teller.error(error, None))
+        flushed = asyncio.ensure_future(self._outbox.flushed())
+        await asyncio.wait([flushed, writer], timeout=_FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await self._stop([flushed, writer])
+        with suppress(OSError, RuntimeError):
+            await self._socket.close(closing.code, closing.reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _stop(self, tasks: Sequence[asyncio.Future[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

@@ -1,0 +1,314 @@
+"""What comes of a command or a fact: events that the client is told, and effects that the connection carries out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import JsonValue
+
+from services.gateway.realtime.core.items import Encoding, InputSound, Item, OutputPart
+
+ResponseStatus = Literal["in_progress", "completed", "cancelled", "incomplete", "failed"]
+StopReason = Literal["turn_detected", "client_cancelled"]
+StatusReason = Literal["turn_detected", "client_cancelled", "max_output_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    name: str
+    description: str
+    # JSON Schema of its arguments.
+    parameters: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """How answers are given; of a session, or for one response only."""
+
+    instructions: str
+    speaks: bool
+    voice: str
+    encoding: Encoding
+    # None is as many as fit.
+    max_answer_tokens: int | None
+    tools: tuple[Tool, ...] = ()
+    # "auto", "none", "required" or the name of one tool.
+    tool_choice: str = "auto"
+    calls_in_parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    input_text_tokens: int
+    input_audio_tokens: int
+    input_image_tokens: int
+    cached_tokens: int
+    output_text_tokens: int
+    output_audio_tokens: int
+
+    @property
+    def input_tokens(self) -> int:
+        return self.input_text_tokens + self.input_audio_tokens + self.input_image_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        return self.output_text_tokens + self.output_audio_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """type: "server_error" or "invalid_request_error"."""
+
+    type: str
+    code: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response as it stands."""
+
+    id: str
+    options: AnswerOptions
+    # False answers beside the conversation and leaves nothing in it.
+    in_conversation: bool
+    metadata: Mapping[str, str] | None
+    status: ResponseStatus = "in_progress"
+    reason: StatusReason | None = None
+    failure: Failure | None = None
+    output: tuple[Item, ...] = ()
+    usage: Usage | None = None
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUpdated:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAdded:
+    item: Item
+    previous_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDone:
+    item: Item
+    previous_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRetrieved:
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDeleted:
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTruncated:
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BufferCommitted:
+    item_id: str
+    previous_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BufferCleared:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    audio_start_ms: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    audio_end_ms: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTimeout:
+    audio_start_ms: int
+    audio_end_ms: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    item_id: str
+    content_index: int
+    transcript: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptionFailed:
+    item_id: str
+    content_index: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCreated:
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDone:
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAdded:
+    response_id: str
+    output_index: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class OutputDone:
+    response_id: str
+    output_index: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a part within a response."""
+
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartAdded:
+    place: Place
+    part: OutputPart
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    place: Place
+    part: OutputPart
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Written, or what is being said."""
+
+    place: Place
+    text: str
+    is_spoken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextDone:
+    place: Place
+    text: str
+    is_spoken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SoundPiece:
+    place: Place
+    # In the response's encoding.
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SoundDone:
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsPiece:
+    place: Place
+    call_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDone:
+    place: Place
+    call_id: str
+    name: str
+    arguments: str
+
+
+Event = (
+    SessionUpdated
+    | ItemAdded
+    | ItemDone
+    | ItemRetrieved
+    | ItemDeleted
+    | ItemTruncated
+    | BufferCommitted
+    | BufferCleared
+    | SpeechStarted
+    | SpeechStopped
+    | IdleTimeout
+    | Transcribed
+    | TranscriptionFailed
+    | ResponseCreated
+    | ResponseDone
+    | OutputAdded
+    | OutputDone
+    | PartAdded
+    | PartDone
+    | TextPiece
+    | TextDone
+    | SoundPiece
+    | SoundDone
+    | ArgumentsPiece
+    | ArgumentsDone
+)
+
+
+# Effects.
+
+
+@dataclass(frozen=True, slots=True)
+class StartAnswer:
+    response: Response
+    # What it answers, in order.
+    items: tuple[Item, ...]
+    # It answers a speech that has just ended.
+    after_speech: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswer:
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStopped:
+    """He plays no more of what he was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    item_id: str
+    content_index: int
+    sound: InputSound
+
+
+Effect = StartAnswer | StopAnswer | ListenerStopped | Transcribe
+Outcome = Event | Effect
+Outcomes = list[Outcome]

@@ -1,0 +1,342 @@
+"""A live session: its configuration, its conversation, the sound that comes in and the answers that are given.
+
+Every method is a command of the client or a fact from elsewhere, and returns what comes of it, in order. A command
+that cannot be followed raises InvalidInput and changes nothing. Moments are seconds of one monotonic clock.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from antiphon.errors import InvalidInput
+from services.gateway.realtime.core.alignment import DEFAULT_SAMPLES_PER_LETTER
+from services.gateway.realtime.core.answer import Answer, MakeId
+from services.gateway.realtime.core.ears import Ears, TurnBegan, TurnDone
+from services.gateway.realtime.core.items import (
+    SAMPLE_RATES_HZ,
+    AssistantItem,
+    Encoding,
+    InputSound,
+    Item,
+    ItemList,
+    OutputSpeech,
+    UserItem,
+)
+from services.gateway.realtime.core.outcomes import (
+    AnswerOptions,
+    BufferCleared,
+    BufferCommitted,
+    Failure,
+    IdleTimeout,
+    ItemAdded,
+    ItemDeleted,
+    ItemDone,
+    ItemRetrieved,
+    ItemTruncated,
+    ListenerStopped,
+    Outcomes,
+    Response,
+    ResponseCreated,
+    SessionUpdated,
+    SpeechStarted,
+    SpeechStopped,
+    StartAnswer,
+    StopAnswer,
+    StopReason,
+    Transcribe,
+    Transcribed,
+    TranscriptionFailed,
+    Usage,
+)
+from services.gateway.realtime.core.turn_detection import TurnDetection
+
+_OUTPUT_RATE_HZ = SAMPLE_RATES_HZ["pcm"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    answers: AnswerOptions
+    input_encoding: Encoding
+    turn_detection: TurnDetection | None
+    transcribes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    buffer_seconds: float
+    # Kept of what comes before somebody speaks.
+    quiet_seconds: float
+    # Less cannot be committed.
+    least_commit_ms: float
+    items: int
+    item_bytes: int
+    # At one time, beside the conversation.
+    side_responses: int
+
+
+class Session:
+    def __init__(self, config: SessionConfig, limits: SessionLimits, make_id: MakeId) -> None:
+        self.config, self._limits, self._make_id = config, limits, make_id
+        self.items = ItemList(limits.items, limits.item_bytes)
+        self.ears = Ears(config.input_encoding, config.turn_detection, limits.buffer_seconds, limits.quiet_seconds)
+        self._answers: dict[str, Answer] = {}
+        # Announced by speech_started, made when the speech ends.
+        self._coming_item_id: str | None = None
+        # The user has said something while an answer went on that may not be interrupted.
+        self._owes_answer = False
+        self._samples_per_letter = DEFAULT_SAMPLES_PER_LETTER
+        self.has_spoken = False
+
+    # Configuration.
+
+    def configure(self, config: SessionConfig) -> Outcomes:
+        old = self.config.answers
+        if self.has_spoken and config.answers.voice != old.voice:
+            raise InvalidInput(
+                f"The voice of a session is fixed once it has been heard: it is '{old.voice}'. Open another session.",
+                param="session.audio.output.voice",
+                code="cannot_update_voice",
+            )
+        self.ears.configure(config.input_encoding, config.turn_detection)
+        self.config = config
+        return [SessionUpdated()]
+
+    # Sound that comes in.
+
+    def hear(self, pcm16: bytes, probabilities: Sequence[float], now: float) -> Outcomes:
+        """probabilities: of speech, for each window that has become whole with this sound."""
+        outcomes: Outcomes = []
+        for fact in self.ears.hear(pcm16, probabilities, may_time_out=self._is_idle(), now=now):
+            match fact:
+                case TurnBegan():
+                    outcomes += self._begin_turn(fact)
+                case TurnDone():
+                    outcomes += self._end_turn(fact)
+        return outcomes
+
+    def commit(self) -> Outcomes:
+        held_ms = self.ears.buffer.held_ms
+        if held_ms < self._limits.least_commit_ms:
+            raise InvalidInput(
+                f"Error committing input audio buffer: expected at least {self._limits.least_commit_ms:g} ms of sound; "
+                f"the buffer holds {held_ms:.0f} ms.",
+                code="input_audio_buffer_commit_empty",
+            )
+        return self._commit(self.ears.take_all())
+
+    def clear(self) -> Outcomes:
+        self.ears.take_all()
+        self._coming_item_id = None
+        return [BufferCleared()]
+
+    def played_until(self, moment: float) -> None:
+        """The listener will have heard all that he was sent; quiet counts from there."""
+        self.ears.quiet_since = moment
+
+    def transcribed(self, item_id: str, content_index: int, transcript: str, usage: Usage) -> Outcomes:
+        item = self.items.find(item_id)
+        if isinstance(item, UserItem):
+            parts = tuple(
+                replace(part, transcript=transcript)
+                if index == content_index and isinstance(part, InputSound)
+                else part
+                for index, part in enumerate(item.parts)
+            )
+            self.items.replace(replace(item, parts=parts))
+        return [Transcribed(item_id, content_index, transcript, usage)]
+
+    def not_transcribed(self, item_id: str, content_index: int, failure: Failure) -> Outcomes:
+        return [TranscriptionFailed(item_id, content_index, failure)]
+
+    # The conversation.
+
+    def create_item(self, item: Item, after: str | None) -> Outcomes:
+        previous_id = self.items.insert(item, after)
+        return [ItemAdded(item, previous_id), ItemDone(item, previous_id)]
+
+    def retrieve_item(self, item_id: str) -> Outcomes:
+        return [ItemRetrieved(self._item(item_id, "retrieve"))]
+
+    def delete_item(self, item_id: str) -> Outcomes:
+        self.items.delete(self._item(item_id, "delete").id)
+        return [ItemDeleted(item_id)]
+
+    def truncate_item(self, item_id: str, content_index: int, audio_end_ms: int) -> Outcomes:
+        """What was not heard is forgotten: the transcript keeps the words that had been said by then."""
+        item = self._item(item_id, "truncate")
+        part = (
+            item.parts[content_index] if isinstance(item, AssistantItem) and content_index < len(item.parts) else None
+        )
+        if not isinstance(item, AssistantItem) or not isinstance(part, OutputSpeech) or part.alignment is None:
+            raise InvalidInput(
+                "Only speech that was generated in this session can be truncated; this content is none.",
+                param="item_id",
+                code="item_truncate_invalid_item_id",
+            )
+        sample_count = audio_end_ms * _OUTPUT_RATE_HZ // 1000
+        if sample_count > part.sample_count:
+            raise InvalidInput(
+                f"Audio content of {part.sample_count * 1000 // _OUTPUT_RATE_HZ} ms is already shorter than "
+                f"{audio_end_ms} ms.",
+                param="audio_end_ms",
+                code="invalid_value",
+            )
+        heard = replace(part, transcript=part.alignment.heard(part.transcript, sample_count), sample_count=sample_count)
+        parts = tuple(heard if index == content_index else other for index, other in enumerate(item.parts))
+        self.items.replace(replace(item, parts=parts))
+        return [ItemTruncated(item_id, content_index, audio_end_ms)]
+
+    # Answers.
+
+    def respond(
+        self,
+        options: AnswerOptions,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        in_conversation: bool = True,
+        items: tuple[Item, ...] | None = None,
+    ) -> Outcomes:
+        """items: to be answered instead of the conversation."""
+        if in_conversation and self._current() is not None:
+            raise InvalidInput(
+                "Conversation already has an active response in progress: "
+                f"{self._current_id()}. Wait until the response is finished before creating a new one.",
+                code="conversation_already_has_active_response",
+            )
+        self._check_side_responses(in_conversation=in_conversation)
+        self.items.require_room()
+        return self._respond(options, metadata, in_conversation, items, after_speech=False)
+
+    def cancel(self, response_id: str | None) -> Outcomes:
+        answer = self._current() if response_id is None else self._answers.get(response_id)
+        if answer is None:
+            raise InvalidInput(
+                "Cancellation failed: no active response found"
+                + (f" with the id '{response_id[:64]}'." if response_id else "."),
+                param="response_id" if response_id else None,
+                code="response_cancel_not_active",
+            )
+        return [ListenerStopped(), *self._stop(answer, "client_cancelled")]
+
+    def answering(self, response_id: str) -> Answer | None:
+        """None when it has been stopped meanwhile: what still comes of it is dropped."""
+        return self._answers.get(response_id)
+
+    def answer_spoke(self, response_id: str, sample_count: int, data: bytes) -> Outcomes:
+        answer = self._answers.get(response_id)
+        if answer is None:
+            return []
+        self.has_spoken = True
+        return answer.spoke(sample_count, data)
+
+    def close_answer(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
+        """`end` is the answer's own last word."""
+        answer = self._answers.pop(response_id, None)
+        if answer is None:
+            return []
+        outcomes = end(answer)
+        self._samples_per_letter = answer.samples_per_letter
+        if self._owes_answer and self._current() is None:
+            self._owes_answer = False
+            outcomes += self._respond(self.config.answers, None, True, None, after_speech=True)
+        return outcomes
+
+    @property
+    def is_answering(self) -> bool:
+        return bool(self._answers)
+
+    # How turns begin and end.
+
+    def _begin_turn(self, fact: TurnBegan) -> Outcomes:
+        self._coming_item_id = self._make_id("item")
+        outcomes: Outcomes = [SpeechStarted(fact.at_ms, self._coming_item_id)]
+        detection, current = self.config.turn_detection, self._current()
+        if detection is None or not detection.interrupts_response:
+            return outcomes
+        stopped = self._stop(current, "turn_detected") if current is not None else []
+        return [*outcomes, ListenerStopped(), *stopped]
+
+    def _end_turn(self, fact: TurnDone) -> Outcomes:
+        item_id = self._coming_item_id or self._make_id("item")
+        self._coming_item_id = item_id
+        said: Outcomes = [SpeechStopped(fact.at_ms, item_id)]
+        if fact.quiet_since_ms is not None:
+            said = [IdleTimeout(fact.quiet_since_ms, fact.at_ms, item_id)]
+        outcomes = said + self._commit(fact.pcm16)
+        detection = self.config.turn_detection
+        if detection is None or not (detection.creates_response or fact.quiet_since_ms is not None):
+            return outcomes
+        if self._current() is not None:
+            self._owes_answer = True
+            return outcomes
+        return outcomes + self._respond(self.config.answers, None, True, None, after_speech=fact.quiet_since_ms is None)
+
+    def _commit(self, pcm16: bytes) -> Outcomes:
+        item_id, self._coming_item_id = self._coming_item_id or self._make_id("item"), None
+        sound = InputSound(pcm16, self.ears.buffer.encoding)
+        item = UserItem(item_id, (sound,))
+        outcomes = self._make_room(len(pcm16))
+        previous_id = self.items.append(item)
+        outcomes += [
+            BufferCommitted(item_id, previous_id),
+            ItemAdded(item, previous_id),
+            ItemDone(item, previous_id),
+        ]
+        if self.config.transcribes:
+            outcomes.append(Transcribe(item_id, 0, sound))
+        return outcomes
+
+    def _make_room(self, new_bytes: int) -> Outcomes:
+        """Who speaks is heard, also in a full conversation: what is oldest is forgotten."""
+        forgotten: Outcomes = []
+        while len(self.items) and not self.items.has_room(new_bytes):
+            oldest = next(iter(self.items)).id
+            self.items.delete(oldest)
+            forgotten.append(ItemDeleted(oldest))
+        return forgotten
+
+    def _respond(
+        self,
+        options: AnswerOptions,
+        metadata: Mapping[str, str] | None,
+        in_conversation: bool,
+        items: tuple[Item, ...] | None,
+        *,
+        after_speech: bool,
+    ) -> Outcomes:
+        response = Response(self._make_id("resp"), options, in_conversation, metadata)
+        self._answers[response.id] = Answer(response, self.items, self._make_id, self._samples_per_letter)
+        asked = tuple(self.items) if items is None else items
+        return [ResponseCreated(response), StartAnswer(response, asked, after_speech)]
+
+    def _stop(self, answer: Answer, reason: StopReason) -> Outcomes:
+        response_id = answer.response.id
+        return [StopAnswer(response_id), *self.close_answer(response_id, lambda a: a.stopped(reason))]
+
+    def _current(self) -> Answer | None:
+        """The answer that the conversation gets; at most one."""
+        return next((answer for answer in self._answers.values() if answer.response.in_conversation), None)
+
+    def _current_id(self) -> str:
+        current = self._current()
+        return current.response.id if current else ""
+
+    def _check_side_responses(self, *, in_conversation: bool) -> None:
+        beside = sum(not answer.response.in_conversation for answer in self._answers.values())
+        if not in_conversation and beside >= self._limits.side_responses:
+            raise InvalidInput(
+                f"At most {self._limits.side_responses} responses beside the conversation may be in progress.",
+                code="too_many_responses",
+            )
+
+    def _is_idle(self) -> bool:
+        return self._current() is None
+
+    def _item(self, item_id: str, verb: str) -> Item:
+        item = self.items.find(item_id)
+        if item is None:
+            raise InvalidInput(
+                f"Error: the item with the id '{item_id[:64]}' does not exist.",
+                param="item_id",
+                code=f"item_{verb}_invalid_item_id",
+            )
+        return item

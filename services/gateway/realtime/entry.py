@@ -1,0 +1,84 @@
+"""Who may open a live session, and as what it begins: everything that is refused before the connection is accepted."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.datastructures import Headers, QueryParams
+
+from antiphon.errors import InvalidInput
+from antiphon.tenancy.caller import Caller
+from services.gateway.admission import Admission
+from services.gateway.config import GatewaySettings
+from services.gateway.realtime.client_secrets import PREFIX, ClientSecrets
+from services.gateway.realtime.commands import SessionJson, Terms
+from services.gateway.realtime.config import RealtimeSettings
+from services.gateway.realtime.core.session import SessionConfig
+from services.gateway.realtime.dialect import session_object
+from services.gateway.served_model import ServedModel
+
+SUBPROTOCOL: Final = "realtime"
+# How browsers, which cannot set headers, bring their key.
+_KEY_PROTOCOL: Final = "openai-insecure-api-key."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    terms: Terms
+    values: SessionJson
+    config: SessionConfig
+    # Answered to a client that offered it.
+    subprotocol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    model: ServedModel
+    settings: RealtimeSettings
+    gateway: GatewaySettings
+    admission: Admission
+    secrets: ClientSecrets
+
+    async def enter(self, headers: Headers, query: QueryParams, offered: list[str]) -> Entry:
+        """Raises what the client is answered instead of an upgrade."""
+        _check_dialect(headers, query)
+        caller, values = await self._known(headers, offered)
+        name = query.get("model")
+        if name is None and values is None:
+            raise InvalidInput(
+                f"Missing required parameter: 'model'. Connect to /v1/realtime?model={self.model.model_id}.",
+                param="model",
+                code="missing_required_parameter",
+            )
+        if name is not None:
+            self.model.check_name(name)
+        caller.check_model(*filter(None, (name,)), self.model.model_id, *self.model.aliases)
+        terms = Terms(self.model, caller, self.settings, self.gateway)
+        begun = values or session_object.initial(self.model)
+        return Entry(terms, begun, terms.config_of(begun), SUBPROTOCOL if SUBPROTOCOL in offered else None)
+
+    async def _known(self, headers: Headers, offered: list[str]) -> tuple[Caller, SessionJson | None]:
+        """The caller, and the session that was set up for it."""
+        by_protocol = next((p.removeprefix(_KEY_PROTOCOL) for p in offered if p.startswith(_KEY_PROTOCOL)), None)
+        key = by_protocol or headers.get("authorization", "").partition(" ")[2].strip()
+        if key.startswith(PREFIX):
+            grant = await self.secrets.find(key)
+            return grant.caller, grant.session
+        if by_protocol is not None:
+            headers = Headers({**headers, "authorization": f"Bearer {by_protocol}"})
+        return await self.admission.identify(headers), None
+
+
+def _check_dialect(headers: Headers, query: QueryParams) -> None:
+    if "realtime=v1" in headers.get("openai-beta", ""):
+        raise InvalidInput(
+            "The beta form of the Realtime API is not served. Leave out the header 'OpenAI-Beta: realtime=v1' and use "
+            "the GA form (in OpenAI's SDK: client.realtime, not client.beta.realtime).",
+            param="OpenAI-Beta",
+            code="beta_api_not_served",
+        )
+    if query.get("intent", "realtime") != "realtime" or "call_id" in query:
+        raise InvalidInput(
+            "Only realtime sessions over this web socket are served: no 'call_id', and no 'intent' but 'realtime'.",
+            param="intent",
+            code="unsupported_value",
+        )

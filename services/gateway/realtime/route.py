@@ -1,0 +1,77 @@
+"""WS /v1/realtime: lets clients in or tells them why not, before the connection is upgraded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from opentelemetry.trace import Span, SpanKind
+from starlette.websockets import WebSocket
+
+from antiphon.errors import AntiphonError, AtCapacity
+from antiphon.telemetry import names, tracing
+from antiphon.telemetry.metrics import Metrics
+from antiphon.tenancy.limiter import Demand
+from services.gateway.error_envelope import log_defect, response_of, status_of
+from services.gateway.realtime.entry import Entrance, Entry
+from services.gateway.realtime.session_setup import SessionSetup, make_id
+
+PATH: Final = "/v1/realtime"
+_TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
+_DENIAL: Final = "websocket.http.response"
+
+
+@dataclass(slots=True)
+class RealtimeRoute:
+    entrance: Entrance
+    setup: SessionSetup
+    metrics: Metrics
+    _sessions: int = field(default=0, init=False)
+
+    async def connect(self, websocket: WebSocket) -> None:
+        headers = {key: value for key, value in websocket.headers.items() if key in _TRACE_HEADERS}
+        attributes = {names.HTTP_REQUEST_METHOD: "GET", names.HTTP_ROUTE: PATH, names.STAGE: "gateway"}
+        parent = tracing.context_from_headers(headers)
+        with tracing.span(f"GET {PATH}", attributes, kind=SpanKind.SERVER, parent=parent) as span:
+            try:
+                entry = await self.entrance.enter(
+                    websocket.headers, websocket.query_params, websocket.scope.get("subprotocols", [])
+                )
+                with self._place():
+                    await self._serve(websocket, entry, span)
+            except AntiphonError as error:
+                await self._refuse(websocket, error, span)
+
+    async def _serve(self, websocket: WebSocket, entry: Entry, span: Span) -> None:
+        self.setup.turns.gate.require_room()
+        session_id = make_id("sess")
+        span.set_attributes({names.GEN_AI_CONVERSATION_ID: session_id, names.HTTP_RESPONSE_STATUS_CODE: 101})
+        async with self.setup.turns.admission.admit(entry.terms.caller, Demand(place="session")):
+            await websocket.accept(entry.subprotocol)
+            self.metrics.count_request("gateway", "101")
+            await self.setup.serve(websocket, entry, session_id, span.get_span_context())
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        most = self.entrance.settings.concurrent_sessions
+        if self._sessions >= most:
+            raise AtCapacity(f"The server holds {most} live sessions at once and is full. Try again in a moment.")
+        self._sessions += 1
+        self.metrics.realtime_sessions.inc()
+        try:
+            yield
+        finally:
+            self._sessions -= 1
+            self.metrics.realtime_sessions.dec()
+
+    async def _refuse(self, websocket: WebSocket, error: AntiphonError, span: Span) -> None:
+        status = status_of(error)
+        tracing.mark_failed(span, error)
+        span.set_attribute(names.HTTP_RESPONSE_STATUS_CODE, status)
+        self.metrics.count_request("gateway", str(status.value))
+        if status >= 500 and not isinstance(error, AtCapacity):
+            log_defect(error)
+        if _DENIAL in (websocket.scope.get("extensions") or {}):
+            await websocket.send_denial_response(response_of(error))
+        else:  # a server that knows no answer but 403
+            await websocket.close(1008, error.message[:120])

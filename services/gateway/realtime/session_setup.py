@@ -1,0 +1,73 @@
+"""Puts together what one live session consists of."""
+
+import secrets
+import time
+from dataclasses import dataclass
+
+from opentelemetry.trace import SpanContext
+from starlette.websockets import WebSocket
+
+from antiphon.telemetry.metrics import Metrics
+from antiphon.telemetry.playback import Playback
+from services.gateway.media_source import MediaBudget, MediaSource
+from services.gateway.realtime.admitted_turn import TurnOpener
+from services.gateway.realtime.answering import Answering
+from services.gateway.realtime.commands import Commands
+from services.gateway.realtime.connection import Connection
+from services.gateway.realtime.core.session import Session
+from services.gateway.realtime.dialect.items import ItemReader
+from services.gateway.realtime.dialect.server_events import Teller
+from services.gateway.realtime.entry import Entry
+from services.gateway.realtime.outbox import Outbox
+from services.gateway.realtime.prompting import Prompting
+from services.gateway.realtime.transcribing import Transcribing
+
+
+def make_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSetup:
+    turns: TurnOpener
+    media: MediaSource
+    metrics: Metrics
+
+    async def serve(self, socket: WebSocket, entry: Entry, session_id: str, span: SpanContext) -> None:
+        """Until the connection is over. The socket has been accepted."""
+        terms = entry.terms
+        settings = terms.settings
+        session = Session(entry.config, settings.session_limits, make_id)
+        expires_at = int(time.time() + settings.session_seconds)
+        values = entry.values | {"id": session_id, "object": "realtime.session", "expires_at": expires_at}
+        reader = ItemReader(self.media, make_id, lambda: MediaBudget.of(terms.gateway))
+        commands = Commands(session, values, terms, reader)
+        teller = Teller(lambda: commands.values, make_id("conv"), settings.sent_frame_bytes)
+        outbox = Outbox(settings.unsent_bytes, settings.unread_seconds)
+        connection = Connection(socket, commands, teller, outbox, settings)
+        prompting = Prompting(terms.model, settings, terms.gateway.max_speech_frames)
+        answering = Answering(
+            session=session,
+            session_id=session_id,
+            session_span=span,
+            caller=terms.caller,
+            turns=self.turns,
+            prompting=prompting,
+            metrics=self.metrics,
+            playback=Playback(),
+            ahead_seconds=settings.ahead_seconds,
+            perform=connection.perform,
+            room=outbox.room,
+        )
+        transcribing = Transcribing(
+            session=session,
+            session_id=session_id,
+            session_span=span,
+            caller=terms.caller,
+            turns=self.turns,
+            prompting=prompting,
+            metrics=self.metrics,
+            most_waiting=settings.transcriptions,
+            perform=connection.perform,
+        )
+        await connection.run(answering, transcribing, self.turns.gate)
