@@ -8,6 +8,9 @@ import httpx
 from fastapi import FastAPI
 
 from antiphon.prompt.prompt import PromptBuilder
+from antiphon.sessions.opening import Sessions, open_sessions
+from antiphon.sessions.settings import SessionSettings
+from antiphon.storage.connection import Storage
 from antiphon.telemetry.metrics import Metrics, process_metrics
 from antiphon.tenancy.memory_limiter import MemoryLimiter
 from antiphon.wire.stages import Stages
@@ -18,22 +21,28 @@ from services.gateway.config import GatewaySettings
 from services.gateway.error_envelope import install_handlers
 from services.gateway.health import ReadinessCheck, StageProbe, always_ready, health_router
 from services.gateway.media_source import MediaSource
-from services.gateway.messages import MessageReader
 from services.gateway.models import models_router
+from services.gateway.realtime.admitted_turn import TurnOpener
+from services.gateway.realtime.app_routes import RealtimeParts, add_realtime_routes
+from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.request_body import BodyRoom
 from services.gateway.request_span import RequestSpan
 from services.gateway.served_model import read_served_model
 from services.gateway.tenants import Identified
-from services.gateway.transcripts import MemoryTranscripts
 from services.gateway.turn import Conductor
 from services.gateway.turn_gate import TurnGate
 from services.gateway.turn_messages import TurnLimits
 
 
 def create_app(
-    settings: GatewaySettings, stages: Stages, probe: StageProbe = always_ready, metrics: Metrics | None = None
+    settings: GatewaySettings,
+    stages: Stages,
+    probe: StageProbe = always_ready,
+    metrics: Metrics | None = None,
+    storage: Storage | None = None,
 ) -> FastAPI:
-    """`stages` belong to the caller, who closes them. Closing `app.state.gate` begins its end."""
+    """`stages` and `storage` belong to the caller, who closes them; without a storage all state is in this process.
+    Closing `app.state.gate` begins its end."""
     metrics = metrics or process_metrics()
     media_client = httpx.AsyncClient(follow_redirects=False)
 
@@ -59,7 +68,8 @@ def create_app(
         },
     )
     app.state.gate = TurnGate(settings, metrics)
-    app.state.readiness = ReadinessCheck(probe, app.state.gate)
+    app.state.readiness = ReadinessCheck(probe, app.state.gate, storage)
+    app.state.sessions = open_sessions(storage, SessionSettings())
     app.state.admission = Admission(MemoryLimiter())
     install_handlers(app)
     app.add_middleware(Identified, admission=app.state.admission)
@@ -73,22 +83,24 @@ def _add_routes(
     app: FastAPI, settings: GatewaySettings, stages: Stages, media_client: httpx.AsyncClient, metrics: Metrics
 ) -> None:
     model = read_served_model(settings)
-    transcripts = MemoryTranscripts(settings.transcript_count, settings.transcript_seconds)
+    sessions: Sessions = app.state.sessions
     limits = TurnLimits(
         context_tokens=model.context_tokens,
         talker_context_rows=model.talker_context_rows,
         default_answer_tokens=settings.default_answer_tokens,
         media_seconds=settings.media_seconds,
     )
+    media, bodies = MediaSource(settings, media_client), BodyRoom(settings)
+    conductor = Conductor(stages, PromptBuilder(settings.checkpoint), limits, settings)
     chat = ChatRoute(
         settings=settings,
         model=model,
-        conductor=Conductor(stages, PromptBuilder(settings.checkpoint), limits, settings),
-        reader=MessageReader(settings, MediaSource(settings, media_client), transcripts),
-        transcripts=transcripts,
+        conductor=conductor,
+        media=MediaSource(settings, media_client),
+        transcripts=sessions.transcripts,
         gate=app.state.gate,
         admission=app.state.admission,
-        bodies=BodyRoom(settings),
+        bodies=bodies,
         metrics=metrics,
     )
     app.add_api_route(
@@ -100,5 +112,7 @@ def _add_routes(
         responses=openapi.CHAT_RESPONSES,
         openapi_extra=openapi.CHAT_BODY,
     )
+    turns = TurnOpener(conductor, app.state.gate, app.state.admission)
+    add_realtime_routes(app, RealtimeParts(settings, model, turns, media, bodies, metrics), RealtimeSettings())
     app.include_router(models_router(model), responses=openapi.NOT_FOUND)
     app.include_router(health_router(app.state.readiness, metrics))

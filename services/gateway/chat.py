@@ -30,7 +30,7 @@ from services.gateway.openai_response import (
     usage_of,
 )
 from services.gateway.tool_calls import ToolCalls
-from services.gateway.transcripts import Transcripts
+from services.gateway.transcripts import OwnTranscripts
 from services.gateway.turn_request import (
     FinishReason,
     ReasoningDelta,
@@ -59,7 +59,7 @@ class AnswerOptions:
 class ChatAnswer:
     """One answer on its way out."""
 
-    def __init__(self, options: AnswerOptions, watch: TurnWatch, transcripts: Transcripts) -> None:
+    def __init__(self, options: AnswerOptions, watch: TurnWatch, transcripts: OwnTranscripts) -> None:
         self._options, self._watch, self._transcripts = options, watch, transcripts
         self.answer_id = f"chatcmpl-{uuid.uuid4().hex}"
         self._audio_id = f"audio_{uuid.uuid4().hex}"
@@ -80,7 +80,7 @@ class ChatAnswer:
                 if not is_open:
                     is_open = True
                     yield self._opening()
-                for frame in self._frames(event):
+                for frame in await self._frames(event):
                     yield frame
                 self._watch_sent(event)
 
@@ -121,7 +121,7 @@ class ChatAnswer:
             content = None if calls and not transcript else transcript
             return AnswerMessage(content=content, reasoning_content=thoughts, tool_calls=calls)
         file = await asyncio.to_thread(encode_file, samples, self._options.audio_format)
-        expires_at = self._transcripts.keep(self._audio_id, transcript)
+        expires_at = await self._transcripts.keep(self._audio_id, transcript)
         data = base64.b64encode(file).decode()
         return AnswerMessage(
             content=None,
@@ -137,7 +137,7 @@ class ChatAnswer:
     def _opening(self) -> bytes:
         return self._delta(Delta(role="assistant", content=None if self._speaks else "", refusal=None))
 
-    def _frames(self, event: TurnEvent) -> list[bytes]:
+    async def _frames(self, event: TurnEvent) -> list[bytes]:
         match event:
             case TextDelta(text):
                 return [self._text(text)]
@@ -149,7 +149,7 @@ class ChatAnswer:
                 data = base64.b64encode(pcm16(samples)).decode()
                 return [self._delta(Delta(audio=AudioDelta(id=self._audio_id, data=data)))]
             case TurnEnd():
-                return self._closing(event)
+                return await self._closing(event)
 
     def _watch_sent(self, event: TurnEvent) -> None:
         """A packet of a spoken answer is one with sound; of a written one, text."""
@@ -165,11 +165,11 @@ class ChatAnswer:
         self._texts.append(text)
         return self._delta(Delta(audio=AudioDelta(id=self._audio_id, transcript=text)))
 
-    def _closing(self, end: TurnEnd) -> list[bytes]:
+    async def _closing(self, end: TurnEnd) -> list[bytes]:
         self._watch.ended(end)
         frames = []
         if self._speaks:
-            expires_at = self._transcripts.keep(self._audio_id, "".join(self._texts))
+            expires_at = await self._transcripts.keep(self._audio_id, "".join(self._texts))
             frames.append(self._delta(Delta(audio=AudioDelta(expires_at=expires_at))))
         frames.append(self._delta(Delta(), end.finish_reason))
         if self._options.include_usage or self._options.include_timings:

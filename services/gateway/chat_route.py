@@ -8,12 +8,14 @@ from opentelemetry import trace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from antiphon.sessions.transcripts import Transcripts
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
 from services.gateway.chat import AnswerOptions, ChatAnswer
 from services.gateway.config import GatewaySettings
 from services.gateway.event_stream import EventFeed, EventStream, until_disconnected
+from services.gateway.media_source import MediaSource
 from services.gateway.messages import MessageReader
 from services.gateway.openai_request import ChatCompletionRequest, StreamOptions
 from services.gateway.openai_response import ChatCompletion
@@ -22,7 +24,7 @@ from services.gateway.request_span import arrival_clock
 from services.gateway.request_validation import audio_format, turn_request
 from services.gateway.served_model import ServedModel
 from services.gateway.tenants import caller_of
-from services.gateway.transcripts import Transcripts
+from services.gateway.transcripts import OwnTranscripts
 from services.gateway.turn import Conductor
 from services.gateway.turn_demand import demand_of
 from services.gateway.turn_gate import TurnGate
@@ -35,7 +37,7 @@ class ChatRoute:
     settings: GatewaySettings
     model: ServedModel
     conductor: Conductor
-    reader: MessageReader
+    media: MediaSource
     transcripts: Transcripts
     gate: TurnGate
     admission: Admission
@@ -51,10 +53,12 @@ class ChatRoute:
             body = await read_json(request, ChatCompletionRequest, self.settings, share)
             # Not before its body is there: whoever sends slowly keeps no other from being answered.
             opened.enter_context(self.gate.turn(watch))
-            asked = await turn_request(body, self.model, self.settings, self.reader)
+            own = OwnTranscripts(self.transcripts, caller.tenant)
+            reader = MessageReader(self.settings, self.media, own)
+            asked = await turn_request(body, self.model, self.settings, reader)
             asked = on_behalf_of(caller, asked)
             admitted = await opened.enter_async_context(self.admission.admit(caller, demand_of(asked), watch.usage))
-            answer = ChatAnswer(_answer_options(body, asked, self.model), watch, self.transcripts)
+            answer = ChatAnswer(_answer_options(body, asked, self.model), watch, own)
             _describe(body, asked, self.model, answer.answer_id)
             turn = await opened.enter_async_context(self.conductor.open_turn(asked, watch))
             events = await opened.enter_async_context(aclosing(settled_at_end(turn, admitted)))

@@ -54,10 +54,6 @@ class GatewaySettings(BaseSettings):
     event_queue_items: int = Field(64, gt=0)
     keep_alive_seconds: float = Field(15.0, gt=0)
 
-    # Spoken answers that a later request may refer to by id; the oldest are forgotten first.
-    transcript_seconds: float = Field(3600.0, gt=0)
-    transcript_count: int = Field(10_000, gt=0)
-
     # Hosts (exact names, or name:port) that media may be fetched from; none by default.
     remote_media_hosts: frozenset[str] = frozenset()
     remote_media_seconds: float = Field(10.0, gt=0)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 
 from antiphon.hosting.ray_serve import Scale, placement, ray_directory
+from antiphon.storage.connection import open_storage
+from antiphon.storage.settings import StorageSettings
 from antiphon.telemetry import logging as antiphon_logging
 from antiphon.telemetry import tracing
 from antiphon.wire.clients import StageCaller
@@ -37,14 +39,17 @@ class GatewayReplica:
         self._traced = tracing.configure("antiphon-gateway")
         self._directory = ray_directory()
         self._caller = StageCaller(self._directory)
+        self._storage = open_storage(StorageSettings())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = GatewaySettings(checkpoint=self._checkpoint)
-        return create_app(settings, self._caller.stages(), self._caller.readiness)
+        return create_app(settings, self._caller.stages(), self._caller.readiness, storage=self._storage)
 
     async def __del__(self) -> None:
         """Serve awaits this when every request that it proxied is over."""
         await self._caller.close()
+        if self._storage is not None:
+            await self._storage.close()
         await self._directory.close()
         await asyncio.to_thread(self._traced.close)
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
+from antiphon.storage.connection import Storage
 from antiphon.telemetry.metrics import CONTENT_TYPE, Metrics
 from antiphon.telemetry.names import StageName
 from services.gateway.turn_gate import TurnGate
@@ -25,13 +26,16 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     status: Literal["ready", "not_ready", "draining"]
     stages: dict[StageName, bool]
+    # Whether Redis answers; none where the settings name none. A gateway without it is ready all the same: it is every
+    # gateway's, turns go on, and what cannot be done without it says so itself.
+    storage: bool | None = None
 
 
 class ReadinessCheck:
     """Ready while every stage serves and turns are let in."""
 
-    def __init__(self, probe: StageProbe, gate: TurnGate) -> None:
-        self._probe, self._gate = probe, gate
+    def __init__(self, probe: StageProbe, gate: TurnGate, storage: Storage | None = None) -> None:
+        self._probe, self._gate, self._storage = probe, gate, storage
 
     async def read(self) -> Readiness:
         if self._gate.is_closed:
@@ -41,7 +45,8 @@ class ReadinessCheck:
                 stages = dict(await self._probe())
         except Exception:  # whatever keeps a probe from answering: the stages cannot be reached
             return Readiness(status="not_ready", stages={})
-        return Readiness(status="ready" if all(stages.values()) else "not_ready", stages=stages)
+        storage = None if self._storage is None else await self._storage.probe()
+        return Readiness(status="ready" if all(stages.values()) else "not_ready", stages=stages, storage=storage)
 
 
 async def always_ready() -> Mapping[StageName, bool]:
@@ -62,7 +67,7 @@ def health_router(readiness: ReadinessCheck, metrics: Metrics) -> APIRouter:
     )
     async def ready() -> Response:
         found = await readiness.read()
-        return JSONResponse(found.model_dump(), 200 if found.status == "ready" else 503)
+        return JSONResponse(found.model_dump(exclude_none=True), 200 if found.status == "ready" else 503)
 
     @router.get(
         "/metrics",

@@ -25,7 +25,7 @@ from services.gateway.openai_request import (
     VideoUrlPart,
 )
 from services.gateway.openai_tools import EarlierCall
-from services.gateway.transcripts import Transcripts
+from services.gateway.transcripts import OwnTranscripts
 from services.gateway.turn_request import Medium
 
 _Messages = tuple[Message, ...]
@@ -33,7 +33,7 @@ _SHOWN_CHARACTERS: Final = 64
 
 
 class MessageReader:
-    def __init__(self, settings: GatewaySettings, media: MediaSource, transcripts: Transcripts) -> None:
+    def __init__(self, settings: GatewaySettings, media: MediaSource, transcripts: OwnTranscripts) -> None:
         self._settings, self._media, self._transcripts = settings, media, transcripts
 
     async def read(self, body: ChatCompletionRequest) -> tuple[_Messages, tuple[Medium, ...]]:
@@ -50,7 +50,7 @@ class MessageReader:
                 case SystemMessage():
                     reading.add("system", _texts(message.content))
                 case AssistantMessage():
-                    reading.add_assistant(message, param)
+                    await reading.add_assistant(message, param)
                 case UserMessage():
                     await reading.add_user(message, param)
                 case ToolMessage():
@@ -75,7 +75,7 @@ class _Reading:
     """One request's messages while they are read."""
 
     def __init__(
-        self, source: MediaSource, transcripts: Transcripts, budget: MediaBudget, options: MediaOptions | None
+        self, source: MediaSource, transcripts: OwnTranscripts, budget: MediaBudget, options: MediaOptions | None
     ) -> None:
         self._source, self._transcripts, self._budget = source, transcripts, budget
         self._options = options or MediaOptions()
@@ -86,11 +86,11 @@ class _Reading:
     def add(self, role: Role, parts: Iterable[Part], calls: Iterable[ToolCall] = ()) -> None:
         self.messages.append(Message(role, tuple(parts), tuple(calls)))
 
-    def add_assistant(self, message: AssistantMessage, param: str) -> None:
+    async def add_assistant(self, message: AssistantMessage, param: str) -> None:
         calls = message.tool_calls or []
         self._call_ids.update(call.id for call in calls)
         told = [_earlier_call(call, f"{param}.tool_calls[{i}].function.arguments") for i, call in enumerate(calls)]
-        self.add("assistant", [Text(self._said(message, param))], told)
+        self.add("assistant", [Text(await self._said(message, param))], told)
 
     def add_result(self, message: ToolMessage, param: str) -> None:
         if message.tool_call_id not in self._call_ids:
@@ -107,14 +107,14 @@ class _Reading:
         parts = [await self._part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content)]
         return self.add("user", parts)
 
-    def _said(self, message: AssistantMessage, param: str) -> str:
+    async def _said(self, message: AssistantMessage, param: str) -> str:
         """The text of an earlier answer: its content, or the transcript of the audio that it refers to."""
         if message.function_call is not None:
             raise _functions_unserved(f"{param}.function_call")
         if message.content is not None:
             return "".join(part.text for part in _texts(message.content))
         if message.audio is not None:
-            transcript = self._transcripts.find(message.audio.id)
+            transcript = await self._transcripts.find(message.audio.id)
             if transcript is not None:
                 return transcript
             raise InvalidInput(

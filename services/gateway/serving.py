@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from antiphon.hosting.http_server import HttpLimits, serving_http
+from antiphon.storage.connection import open_storage
+from antiphon.storage.settings import StorageSettings
 from antiphon.wire.clients import StageCaller
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
@@ -21,9 +24,13 @@ async def serving_gateway(
 ) -> AsyncIterator[int]:
     """`address` is host and port; gives the real port (0 takes a free one)."""
     settings = GatewaySettings(checkpoint=checkpoint)
-    app = await asyncio.to_thread(create_app, settings, caller.stages(), caller.readiness)
-    async with serving_http(app, *address, HttpLimits(drain_seconds=_CUT_SECONDS)) as port:
-        try:
-            yield port
-        finally:
-            await app.state.gate.close(drain_seconds)
+    async with AsyncExitStack() as opened:
+        storage = open_storage(StorageSettings())
+        if storage is not None:
+            await opened.enter_async_context(storage)
+        make = partial(create_app, settings, caller.stages(), caller.readiness, storage=storage)
+        app = await asyncio.to_thread(make)
+        http = serving_http(app, *address, HttpLimits(drain_seconds=_CUT_SECONDS))
+        port = await opened.enter_async_context(http)
+        opened.push_async_callback(app.state.gate.close, drain_seconds)
+        yield port

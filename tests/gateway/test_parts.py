@@ -1,4 +1,4 @@
-"""The small parts: pipe, transcripts, sampling, voices, audio files, settings."""
+"""The small parts: pipe, sampling, voices, audio files, settings."""
 
 import asyncio
 import io
@@ -16,7 +16,6 @@ from services.gateway.openai_request import AudioFormat, ChatCompletionRequest
 from services.gateway.pipe import Pipe
 from services.gateway.sampling import talker_sampling, thinker_sampling
 from services.gateway.served_model import ServedModel, read_served_model
-from services.gateway.transcripts import MemoryTranscripts
 from tests.gateway.conftest import body
 
 
@@ -77,23 +76,6 @@ async def test_a_failed_pipe_gives_what_was_sent_first() -> None:
     assert await anext(pipe) == 1
     with pytest.raises(ValueError, match="broken"):
         await anext(pipe)
-
-
-# Transcripts
-
-
-def test_transcripts_are_forgotten_by_age_and_by_number() -> None:
-    now = 100.0
-    kept = MemoryTranscripts(count=2, seconds=10, now_seconds=lambda: now)
-    assert kept.keep("a", "one") == 110
-    now = 105
-    kept.keep("b", "two")
-    assert (kept.find("a"), kept.find("b")) == ("one", "two")
-    now = 110
-    assert (kept.find("a"), kept.find("b"), kept.find("c")) == (None, "two", None)
-    kept.keep("c", "three")
-    kept.keep("d", "four")
-    assert kept.find("b") is None
 
 
 # Sampling
