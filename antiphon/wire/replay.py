@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,9 @@ class RepeatableRequests(Generic[MessageT]):
 
     def __aiter__(self) -> AsyncIterator[MessageT]:
         return self.source
+
+    async def __anext__(self) -> MessageT:
+        return await anext(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,9 @@ class ReplayableRequests(Generic[MessageT]):
         """What was read before, as the resumption tells it, then the rest; raises what the source raises. One reader at
         a time."""
         makes_bulk = self._lacks_bulk
-        async for message in self._told_again():
-            yield message
+        async with aclosing(self._told_again()) as again:
+            async for message in again:
+                yield message
         while self._end is None:
             following = await self._next.get()
             if isinstance(following, _SourceEnd):
@@ -91,8 +96,9 @@ class ReplayableRequests(Generic[MessageT]):
             yield message
             if bulk_follows and self._bulk_again is not None:
                 bulk_follows = False
-                async for part in self._bulk_again():
-                    yield part
+                async with aclosing(self._bulk_again()) as bulk:
+                    async for part in bulk:
+                        yield part
 
     async def _feed(self) -> None:
         try:

@@ -18,20 +18,21 @@ from antiphon.prompt.layout import MediaLayout
 from antiphon.prompt.prompt import PromptBuilder, TokenCounts
 from antiphon.telemetry.names import StageName
 from antiphon.v1.codec_service_pb2 import DecodeInputEnd, DecodeRequest
-from antiphon.v1.encoder_service_pb2 import EncodeRequest
 from antiphon.v1.generation_pb2 import FINISH_REASON_LENGTH, Timings
 from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.v1.talker_service_pb2 import SpeakRequest
-from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, TextToken
+from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, GenerateStart, TextToken
 from antiphon.wire import arrays
 from antiphon.wire.errors import family_member
 from antiphon.wire.media import read_layout
+from antiphon.wire.replay import RepeatableRequests
 from antiphon.wire.stages import Stages
-from services.gateway import turn_messages
+from services.gateway import turn_messages, turn_recovery
 from services.gateway.answer_reader import AnswerReader
 from services.gateway.config import GatewaySettings
 from services.gateway.pipe import Pipe
 from services.gateway.turn_messages import TurnLimits
+from services.gateway.turn_recovery import MediaAgain
 from services.gateway.turn_request import (
     FinishReason,
     SpeechDelta,
@@ -58,7 +59,7 @@ class Conductor:
     @asynccontextmanager
     async def open_turn(self, request: TurnRequest, watch: TurnWatch) -> AsyncIterator[AsyncIterator[TurnEvent]]:
         """The events of one turn, the last a TurnEnd. Leaving the block stops every stage before it returns."""
-        turn = _Turn(self, request, watch)
+        turn = _Turn(self, turn_recovery.with_seeds(request), watch)
         running = asyncio.create_task(turn.run(), name="turn")
         try:
             yield turn.events
@@ -70,9 +71,12 @@ class Conductor:
 class _Turn:
     def __init__(self, conductor: Conductor, request: TurnRequest, watch: TurnWatch) -> None:
         settings = conductor.settings
-        self._stages, self._prompts, self._limits = conductor.stages, conductor.prompts, conductor.limits
+        self._prompts, self._limits = conductor.prompts, conductor.limits
+        self._stages = conductor.stages.near(turn_recovery.affinity(request))
         self._request, self._watch = request, watch
         self._seconds = settings.turn_seconds
+        self._media = MediaAgain(self._stages, request, self._seconds)
+        self._generate_start = GenerateStart()
         self.events: Pipe[TurnEvent] = Pipe(settings.event_queue_items)
         self._to_thinker: Pipe[GenerateRequest] = Pipe(_MESSAGES_BETWEEN)
         self._to_talker: Pipe[SpeakRequest] = Pipe(conductor.limits.context_tokens)
@@ -100,6 +104,8 @@ class _Turn:
             if known is None:
                 known = InternalError("A turn failed.")
                 known.__cause__ = error
+            if known.param == "grammar" and self._request.grammar is not None:
+                known.param = self._request.grammar.param
             self.events.close(known)
         else:
             self.events.close()
@@ -119,10 +125,11 @@ class _Turn:
         """The layouts are known, so the prompt is; Thinker and Talker begin to read it."""
         request = self._request
         prompt = await turn_messages.build_prompt(self._prompts, request, layouts)
-        start = turn_messages.generate_start(request, prompt, self._limits)
+        start = turn_messages.generate_start(request, prompt, self._limits, self._prompts)
         if request.speech is not None:
             speak = turn_messages.speak_start(request, request.speech, prompt, self._limits)
             await self._to_talker.send(SpeakRequest(start=speak))
+        self._generate_start = start
         await self._to_thinker.send(GenerateRequest(start=start))
         self._prompt_tokens = prompt.counts
         self._reader = turn_messages.answer_reader(self._prompts, request, prompt)
@@ -144,10 +151,7 @@ class _Turn:
 
     async def _encode_media(self) -> None:
         layouts: list[MediaLayout] = []
-        requests: AsyncIterator[EncodeRequest] = turn_messages.encode_requests(
-            self._request.media, self._request.cache_salt
-        )
-        call = self._stages.encoders.encode(requests, timeout_seconds=self._seconds)
+        call = self._stages.encoders.encode(self._media.encode_requests(), timeout_seconds=self._seconds)
         async with aclosing(call) as responses:
             async for response in responses:
                 match response.WhichOneof("message"):
@@ -167,7 +171,8 @@ class _Turn:
 
     async def _think(self) -> None:
         await self._is_started.wait()
-        call = self._stages.thinker.generate(self._to_thinker, timeout_seconds=self._seconds)
+        requests = RepeatableRequests(self._to_thinker, self._media.rows)
+        call = self._stages.thinker.generate(requests, timeout_seconds=self._seconds)
         async with aclosing(call) as responses:
             async for response in responses:
                 match response.WhichOneof("message"):
@@ -212,7 +217,8 @@ class _Turn:
 
     async def _speak(self) -> None:
         await self._is_started.wait()
-        call = self._stages.talker.speak(self._to_talker, timeout_seconds=self._seconds)
+        requests = RepeatableRequests(self._to_talker, lambda: self._media.hidden_rows(self._generate_start))
+        call = self._stages.talker.speak(requests, timeout_seconds=self._seconds)
         async with aclosing(call) as responses:
             async for response in responses:
                 match response.WhichOneof("message"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from antiphon.v1.generation_pb2 import PRIORITY_BATCH, PRIORITY_INTERACTIVE, Pro
 from antiphon.v1.talker_service_pb2 import SpeakStart
 from antiphon.v1.thinker_service_pb2 import GenerateStart, Grammar
 from antiphon.wire import arrays
+from services.gateway.answer_grammar import with_markers
 from services.gateway.answer_reader import AnswerReader
 from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest, TurnScheduling
 
@@ -43,16 +44,23 @@ async def build_prompt(prompts: PromptBuilder, request: TurnRequest, layouts: Se
     return await asyncio.to_thread(prompts.build, request.conversation, layouts, answer_tokens=answer_tokens)
 
 
-async def encode_requests(media: Sequence[Medium], cache_salt: bytes) -> AsyncIterator[EncodeRequest]:
+async def encode_requests(media: Sequence[Medium], cache_salt: bytes) -> AsyncGenerator[EncodeRequest, None]:
     yield EncodeRequest(start=EncodeStart(items=[_item(medium) for medium in media], cache_salt=cache_salt))
+    async for chunk in media_chunks(media):
+        yield chunk
+    yield EncodeRequest(end=EncodeInputEnd())
+
+
+async def media_chunks(media: Sequence[Medium]) -> AsyncGenerator[EncodeRequest, None]:
     for index, medium in enumerate(media):
         for start in range(0, len(medium.data), _CHUNK_BYTES):
             chunk = medium.data[start : start + _CHUNK_BYTES]
             yield EncodeRequest(chunk=MediaChunk(index=index, data=chunk))
-    yield EncodeRequest(end=EncodeInputEnd())
 
 
-def generate_start(request: TurnRequest, prompt: BuiltPrompt, limits: TurnLimits) -> GenerateStart:
+def generate_start(
+    request: TurnRequest, prompt: BuiltPrompt, limits: TurnLimits, prompts: PromptBuilder
+) -> GenerateStart:
     room = limits.context_tokens - len(prompt.thinker.token_ids)
     if request.context_tokens is not None:
         room = min(room, _room_of_tenant(request, prompt, request.context_tokens))
@@ -63,7 +71,7 @@ def generate_start(request: TurnRequest, prompt: BuiltPrompt, limits: TurnLimits
         return_multimodal_hidden_rows=request.speech is not None and bool(request.media),
         cache_salt=request.cache_salt,
         scheduling=_scheduling(request.scheduling),
-        grammar=Grammar(lark=request.grammar.lark) if request.grammar else None,
+        grammar=_grammar(request, prompt, prompts),
     )
 
 
@@ -87,11 +95,22 @@ def speak_start(request: TurnRequest, speech: SpeechRequest, prompt: BuiltPrompt
 
 
 def answer_reader(prompts: PromptBuilder, request: TurnRequest, prompt: BuiltPrompt) -> AnswerReader:
+    form = replace(request.form, is_thinking=_is_thinking(prompt, prompts))
+    return AnswerReader(prompts.token_bytes, request.stop, form, most_calls=request.most_calls)
+
+
+def _grammar(request: TurnRequest, prompt: BuiltPrompt, prompts: PromptBuilder) -> Grammar | None:
+    if request.grammar is None:
+        return None
+    is_thinking = _is_thinking(prompt, prompts)
+    tokens = prompts.control_tokens
+    return Grammar(lark=with_markers(request.grammar.lark, tokens, thinks=request.form.thinks, is_thinking=is_thinking))
+
+
+def _is_thinking(prompt: BuiltPrompt, prompts: PromptBuilder) -> bool:
     """A template may have opened the thoughts already."""
     special, extra = prompts.special_tokens, prompt.assistant_extra_ids
-    is_thinking = special.think_start in extra and special.think_end not in extra
-    form = replace(request.form, is_thinking=is_thinking)
-    return AnswerReader(prompts.token_bytes, request.stop, form, most_calls=request.most_calls)
+    return special.think_start in extra and special.think_end not in extra
 
 
 def check_duration(layouts: Sequence[MediaLayout], limits: TurnLimits) -> None:

@@ -75,6 +75,9 @@ class TurnRequest:
     most_calls: int | None = None
     # What the answer must be; None leaves it free.
     grammar: AnswerGrammar | None = None
+    # Turns of one affinity go to the replicas that have what turns before them computed; empty goes by how the
+    # conversation begins.
+    affinity: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
