@@ -74,13 +74,23 @@ class TalkerRunner:
 
     def _speak(self, requests: list[TalkerRequest], hidden: Tensor, first_codes: Tensor) -> Callable[[], Tensor]:
         """hidden (requests, width) and what was drawn for them -> int16 (requests, 1 + code groups), on its way: what
-        was drawn, and a frame, which means nothing where that is no code."""
+        was drawn, and a frame, which means nothing where that is no code.
+
+        Of a speech that has just ended it is computed for nothing, because only the device knows; under overlap so is
+        the one after it. A CPU knows, too, and spares it where nobody in the step goes on."""
+        if first_codes.is_cpu and self._all_end(requests, first_codes):
+            return lambda: first_codes.unsqueeze(1).to(torch.int16)
         groups = self._config.code_groups - 1
         uniforms, sampling = zip(*((each.uniforms(groups), each.residual_sampling) for each in requests), strict=True)
         codes, sums = self._frame_steps.run(hidden, first_codes.clamp(min=0), list(uniforms), sampling)
         for request, embedding_sum in zip(requests, sums.unbind(), strict=True):
             request.latest_sum = embedding_sum
         return fetched(torch.cat((first_codes.unsqueeze(1), codes), 1).to(torch.int16))
+
+    def _all_end(self, requests: list[TalkerRequest], first_codes: Tensor) -> bool:
+        """And could be computed once more, as a step that has begun meanwhile does."""
+        has_frames = all(request.latest_sum is not None for request in requests)
+        return has_frames and all(code == self._config.codec_eos_id for code in first_codes.tolist())
 
     def _decoded(self, slices: list[TalkerSlice]) -> Decoded | None:
         """By a step of fixed shape; None when none fits what is to be done."""

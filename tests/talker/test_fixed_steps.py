@@ -7,6 +7,7 @@ import pytest
 
 from antiphon.engine.decode_steps import DecodeStep
 from antiphon.engine.sampler import SamplingParameters
+from antiphon.model.code_predictor import CodePredictor
 from services.talker.engine import TalkerEngine
 from services.talker.frame_steps import FrameStep
 from tests.talker.scripts import MAX_FRAMES, Gathered, Lines, running, say
@@ -54,6 +55,15 @@ async def test_speeches_are_the_same(tiny_checkpoint, tiny_lines, way):
     for lines, each in zip(tiny_lines.values(), found, strict=False):
         assert each.codes == lines.codes
         assert each.finish_reason == ("length" if len(lines.codes) == MAX_FRAMES else "stop")
+
+
+async def test_a_cpu_computes_no_frame_beyond_the_end_of_a_speech(tiny_checkpoint, tiny_lines):
+    lines = next(each for each in tiny_lines.values() if 0 < len(each.codes) < MAX_FRAMES)
+    async with running(tiny_checkpoint, **STORE) as engine:
+        with patch.object(CodePredictor, "predict", autospec=True, side_effect=CodePredictor.predict) as predicted:
+            found = await say(engine, lines)
+    assert (found.codes, found.finish_reason) == (lines.codes, "stop")
+    assert predicted.call_count == len(lines.codes)
 
 
 async def test_speeches_that_lost_their_pages_are_the_same(tiny_checkpoint, tiny_lines, preempted, way):
