@@ -217,6 +217,9 @@ class PrefillSteps(Generic[ResultT]):
 
 
 def _shapes(limits: PrefillLimits, store: PagedKeyValues) -> list[tuple[int, ...]]:
+    """None on a GPU that gathers: a context for every row costs it more than the launches that a graph spares."""
+    if store.keys.is_cuda and store.kernels.attention is None:
+        return []
     return [
         _Shape(rows, min(limits.requests, rows), min(limits.requests, max(_LEAST_CHUNKS, rows // _ROWS_A_CHUNK)), pages)
         for rows, pages in rooms(doubling(limits.rows, min(_LEAST_ROWS, limits.rows)), limits.context_rows, store)

@@ -146,6 +146,14 @@ def test_what_fits_no_step_has_none(store: PagedKeyValues) -> None:
     assert steps.fitting([PackedRows(0, 2, pages)] * 7) is None
 
 
+def test_a_gpu_that_gathers_contexts_has_no_prefill_steps(tiny_checkpoint) -> None:
+    config = OmniConfig.from_checkpoint(tiny_checkpoint).thinker.text
+    with FakeTensorMode():
+        store = PagedKeyValues(config, PAGE_COUNT, PAGE_SIZE, dtype=torch.bfloat16, device="cuda:0", kernels=PLAIN)
+        steps = PrefillSteps(lambda rows, *_: rows, torch.zeros(1), store, LIMITS, Graphs(torch.device("cpu")))
+        assert steps.fitting([PackedRows(0, 2, [0])]) is None
+
+
 def test_the_host_puts_in_what_the_device_finds(store: PagedKeyValues) -> None:
     requests = [PackedRows(7, 2, [5, 9]), PackedRows(3, 1, [4])]
     step = steps_of(store).fitting(requests)
