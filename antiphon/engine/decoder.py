@@ -44,6 +44,8 @@ class Submission(Generic[RequestT]):
     # For which a listener plays one output; zero where nobody listens.
     output_seconds: float = 0.0
     share: Share = field(default_factory=Share)
+    # See Sequence.
+    awaits_outputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class Decoder(Generic[RequestT, OutputT]):
             submission.page_keys,
             submission.output_seconds,
             submission.share,
+            submission.awaits_outputs,
         )
         generation: Generation[OutputT] = Generation(_SequenceLine(sequence, self._wake, self._cancel), loop)
         with self._lock:

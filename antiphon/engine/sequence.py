@@ -81,6 +81,8 @@ class Sequence(Generic[RequestT]):
     # For which its listener plays one output; zero where nobody listens.
     output_seconds: float = 0.0
     share: Share = field(default_factory=Share)
+    # What may be sampled next depends on what was: it takes no part in a step while another of its own is under way.
+    awaits_outputs: bool = False
 
     # The order of arrival; like all below it but the last four, the scheduler's to set.
     number: int = -1
@@ -122,6 +124,8 @@ class Sequence(Generic[RequestT]):
     def pending_rows(self) -> int:
         """Rows that could be computed now. What follows the longest end never is."""
         if self.emitted + self.steps_under_way - self.taken >= self.max_untaken:
+            return 0
+        if self.awaits_outputs and self.steps_under_way:
             return 0
         return min(self.prompt_rows + self.sampled_rows, self.max_rows, self.available_rows) - self.computed_rows
 

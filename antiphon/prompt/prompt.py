@@ -1,6 +1,6 @@
 """From a conversation to a prompt: ids with every placeholder expanded, and 3-D positions, for Thinker and Talker."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +69,11 @@ class PromptBuilder:
         self._rules = PositionRules(self._config.position_id_per_seconds, self._config.merge_size)
         self.special_tokens = SpecialTokens.from_checkpoint(self._config, self._tokenizer)
         self.token_bytes = TokenBytes(self._tokenizer)
+
+    @property
+    def control_tokens(self) -> Container[str]:
+        """By name."""
+        return self._tokenizer.control.id_of
 
     @property
     def context_length(self) -> int:

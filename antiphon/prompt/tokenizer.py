@@ -65,6 +65,10 @@ class PromptTokenizer:
             raise CheckpointError(f"{self._source}: expected the tokenizer to have the token {name}; it is missing.")
         return self.control.id_of[name]
 
+    def as_json(self) -> str:
+        """All of it, as tokenizer.json holds it."""
+        return str(self._whole.to_str())
+
     def token(self, token_id: int) -> str | None:
         return self._whole.id_to_token(token_id)
 

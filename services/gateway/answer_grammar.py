@@ -1,16 +1,19 @@
 """What an answer must be, as a grammar: JSON of a schema, calls of some functions, or either.
 
+Markers stand in it as rules, which `with_markers` writes: as tokens where the checkpoint has them, else as text.
+
 JSON is written as Python's json does, with one space behind commas and colons: the form of templates and training data,
 and one in which no space can go on for ever.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 from pydantic import JsonValue
 
 from antiphon.errors import InvalidInput
+from services.gateway.answer_parts import CALLED, THINK, THOUGHT, TOOL_CALL
 from services.gateway.openai_tools import FunctionTool
 from services.gateway.turn_request import AnswerGrammar
 
@@ -58,12 +61,21 @@ def calls_or_json_grammar(
     return AnswerGrammar("\n".join(rules), param)
 
 
+def with_markers(lark: str, tokens: Container[str], *, thinks: bool, is_thinking: bool) -> str:
+    """tokens: the checkpoint's control tokens, of which llguidance knows each by its name only."""
+    markers = {"tool_call": TOOL_CALL, "called": CALLED, "think": THINK, "thought": THOUGHT}
+    rules = [f"{name}: {mark if mark in tokens else json.dumps(mark)}" for name, mark in markers.items()]
+    thoughts = "THOUGHTS thought " + json.dumps("\n\n")
+    start = f"{thoughts} answer" if is_thinking else f"think {thoughts} answer" if thinks else "answer"
+    return "\n".join([f"start: {start}", *rules, "THOUGHTS: /(?s:.*)/", lark])
+
+
 def _calls(functions: Sequence[FunctionTool], *, is_parallel: bool) -> Iterable[str]:
     yield "calls: call" + (f' ("\\n" call){{0,{MOST_CALLS - 1}}}' if is_parallel else "")
     yield "call: " + " | ".join(f"call_{number}" for number in range(len(functions)))
     for number, function in enumerate(functions):
-        head = json.dumps(f'<tool_call>\n{{"name": "{function.name}", "arguments": ')
-        yield f'call_{number}: {head} arguments_{number} "}}\\n</tool_call>"'
+        head = json.dumps(f'\n{{"name": "{function.name}", "arguments": ')
+        yield f'call_{number}: tool_call {head} arguments_{number} "}}\\n" called'
         yield f"arguments_{number}: " + _json(parameters_of(function))
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 THINK: Final = "<think>"
-_THOUGHT: Final = "</think>"
+THOUGHT: Final = "</think>"
 TOOL_CALL: Final = "<tool_call>"
-_CALLED: Final = "</tool_call>"
+CALLED: Final = "</tool_call>"
 _HEAD: Final = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
 
 # content: said. unspoken: said, but never aloud. call: its text is the function's name. arguments: of the call before.
@@ -91,9 +91,9 @@ class AnswerParts:
         return True
 
     def _reasoning(self) -> bool:
-        if not self._text_until(_THOUGHT, "reasoning"):
+        if not self._text_until(THOUGHT, "reasoning"):
             return False
-        self._take("reasoning", len(_THOUGHT), "")
+        self._take("reasoning", len(THOUGHT), "")
         self._state, self._drops_space = self._content, True
         return True
 
@@ -120,7 +120,7 @@ class AnswerParts:
 
     def _call(self) -> bool:
         """After <tool_call>, until the arguments begin, or it is known to be no such call."""
-        end = self._held.find(_CALLED)
+        end = self._held.find(CALLED)
         head = _HEAD.match(self._held[: end if end >= 0 else None], len(TOOL_CALL))
         if head is not None and (name := _string(head[1])) in self._tools:
             self._take("call", head.end(), name)
@@ -135,7 +135,7 @@ class AnswerParts:
 
     def _whole_call(self, end: int) -> None:
         """In another order, or none at all."""
-        length = min(end + len(_CALLED), len(self._held))
+        length = min(end + len(CALLED), len(self._held))
         name, arguments = _read_call(self._held[len(TOOL_CALL) : end])
         if name in self._tools:
             self._take("call", length, name)
@@ -156,11 +156,11 @@ class AnswerParts:
         """The brace and the marker; where anything else follows, that is content."""
         closed = self._held.lstrip()
         rest = closed[1:].lstrip() if closed.startswith("}") else "" if not closed else None
-        is_marked = rest is not None and rest.startswith(_CALLED)
-        if not is_marked and not self._is_over and rest is not None and _CALLED.startswith(rest):
+        is_marked = rest is not None and rest.startswith(CALLED)
+        if not is_marked and not self._is_over and rest is not None and CALLED.startswith(rest):
             return False
-        if rest is not None and (is_marked or _CALLED.startswith(rest)):
-            after = len(rest) - len(_CALLED) if is_marked else 0
+        if rest is not None and (is_marked or CALLED.startswith(rest)):
+            after = len(rest) - len(CALLED) if is_marked else 0
             self._take("dropped", len(self._held) - after, "")
         self.calls += 1
         self._state, self._drops_space = self._content, True

@@ -26,6 +26,7 @@ from antiphon.prompt.conversation import Modality
 from antiphon.wire.generation import PromptNumbers
 from services.thinker.accepted_rows import AcceptedRows
 from services.thinker.config import ThinkerSettings
+from services.thinker.grammar import AnswerMatcher, Grammars
 from services.thinker.page_keys import ThinkerPageKeys
 from services.thinker.prefill import FixedPrefill
 from services.thinker.prompt_media import PromptMedia
@@ -49,6 +50,8 @@ class Question:
     generated_ids: Sequence[int] = ()
     # Ends once the prompt has been computed, and writes nothing.
     is_prefill_only: bool = False
+    # Of what the answer must be, by `ThinkerEngine.grammars`; None leaves it free.
+    matcher: AnswerMatcher | None = None
 
     @property
     def answer_rows(self) -> int:
@@ -61,6 +64,7 @@ class ThinkerEngine:
         self._settings = settings
         self.config = OmniConfig.from_checkpoint(settings.checkpoint)
         self._end_ids = end_token_ids(settings.checkpoint, self.config)
+        self.grammars = Grammars(settings.checkpoint, self.config.thinker.text.vocabulary, self._end_ids)
         # Of a prompt and its answer together.
         self.context_rows = settings.context(self.config.thinker.text.max_positions)
         self._placement = placement(settings.device, settings.dtype)
@@ -87,6 +91,7 @@ class ThinkerEngine:
             max_untaken=self._settings.untaken_tokens,
             page_keys=keys,
             share=question.share,
+            awaits_outputs=question.matcher is not None,
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
         return Answer(self, request, generation, keys)
@@ -119,6 +124,7 @@ class ThinkerEngine:
             self._ends(question),
             question.sends_hidden_rows,
             question.is_prefill_only,
+            question.matcher,
         )
         request.resume(list(question.generated_ids))
         return request

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from antiphon.engine.sampler import SamplerState
 from antiphon.engine.sequence import FinishReason
+from services.thinker.grammar import AnswerMatcher
 from services.thinker.prompt_media import PromptMedia
 
 
@@ -44,6 +45,8 @@ class ThinkerRequest:
     sends_hidden_rows: bool
     # It ends once its prompt has been computed, and writes nothing.
     is_prefill_only: bool = False
+    # Of the grammar that binds the answer; None leaves it free.
+    matcher: AnswerMatcher | None = None
 
     generated: list[int] = field(default_factory=list)
     # int64 (): the newest token, on the device; the host may not know it yet.
@@ -79,6 +82,8 @@ class ThinkerRequest:
         self.sampling.resume(generated_ids)
         for _ in generated_ids:
             self.sampling.uniform()
+        if self.matcher is not None:
+            self.matcher.resume(generated_ids)
 
     def knows_input(self, row: int) -> bool:
         """False where the row's token is on the device only."""
@@ -93,6 +98,8 @@ class ThinkerRequest:
         if self.is_prefill_only:
             return (), "stop"
         self.generated.append(token_id)
+        if self.matcher is not None:
+            self.matcher.write(token_id)
         reason = end_of(self.generated, self.end_ids, self.max_new_tokens)
         return (Token(token_id, reason is not None),), reason
 

@@ -16,6 +16,7 @@ from antiphon.model.decode_batch import DecodeBatch
 from antiphon.model.placement import OwnStream, fetched
 from antiphon.model.thinker import Thinker
 from services.thinker.accepted_rows import AcceptedRows
+from services.thinker.grammar import forbid
 from services.thinker.prefill import FreePrefill, Prefill
 from services.thinker.request import HiddenRows, ThinkerOutput, ThinkerRequest
 from services.thinker.step_inputs import StepMedia, ThinkerSlice
@@ -61,6 +62,7 @@ class ThinkerRunner:
         sampling = [each.sequence.request for each in slices if each.samples]
         if not sampling:
             return partial(_outcomes, slices, lambda: torch.empty(0, dtype=torch.int64), hidden)
+        forbid(logits, sampling)
         ids = self._sampler.draw(logits, [request.sampling for request in sampling])
         for request, latest_id in zip(sampling, ids.unbind(), strict=True):
             request.latest_id = latest_id
@@ -144,7 +146,9 @@ def _outcome(part: ThinkerSlice, hidden: _Hidden, token_id: int | None) -> Outco
     if part.sequence.phase == "ended":
         return Outcome()
     if token_id == NO_ID:
-        return no_number("Thinker")
+        matcher = part.sequence.request.matcher
+        error = None if matcher is None else matcher.error
+        return Outcome(error=error) if error is not None else no_number("Thinker")
     values: list[ThinkerOutput] = list(hidden())
     reason = None
     if token_id is not None:

@@ -11,7 +11,14 @@ from antiphon.hosting.decoder_service import page_counts, service_load
 from antiphon.hosting.service import HostedService
 from antiphon.telemetry import names
 from antiphon.v1.media_pb2 import EmbeddingRows, MultimodalHiddenRows
-from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TextToken
+from antiphon.v1.thinker_service_pb2 import (
+    GenerateEnd,
+    GenerateRequest,
+    GenerateResponse,
+    GenerateStart,
+    Grammar,
+    TextToken,
+)
 from antiphon.wire import methods, tensors
 from antiphon.wire.generation import (
     finish_reason_message,
@@ -25,6 +32,7 @@ from antiphon.wire.incoming import first_request, read_beside
 from antiphon.wire.media import MODALITY_NAMES
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import Answer, Question, ThinkerEngine
+from services.thinker.grammar import AnswerMatcher
 from services.thinker.request import HiddenRows, ThinkerOutput, Token
 
 
@@ -53,7 +61,8 @@ class ThinkerServicer:
     async def generate(
         self, requests: AsyncIterator[GenerateRequest], _context: object
     ) -> AsyncGenerator[GenerateResponse, None]:
-        question = self._question((await first_request(requests)).start)
+        start = (await first_request(requests)).start
+        question = self._question(start, await self._matcher(start.grammar))
         ended = self._engine.end_of(question)
         if ended is not None:
             yield GenerateResponse(end=GenerateEnd(finish_reason=finish_reason_message(ended)))
@@ -75,7 +84,15 @@ class ThinkerServicer:
             reason = finish_reason_message(answer.finish_reason)
             yield GenerateResponse(end=GenerateEnd(finish_reason=reason, timings=timings_message(answer.timings)))
 
-    def _question(self, start: GenerateStart) -> Question:
+    async def _matcher(self, grammar: Grammar) -> AnswerMatcher | None:
+        match grammar.WhichOneof("kind"):
+            case "lark":
+                return await self._engine.grammars.matcher(grammar.lark)
+            case "json_schema":
+                return await self._engine.grammars.json_matcher(grammar.json_schema)
+        return None
+
+    def _question(self, start: GenerateStart, matcher: AnswerMatcher | None) -> Question:
         vocabulary = self._engine.config.thinker.text.vocabulary
         return Question(
             read_prompt(start.prompt, vocabulary),
@@ -87,6 +104,7 @@ class ThinkerServicer:
             read_share(start.scheduling),
             generated_ids=read_ids(start.generated_ids, vocabulary, name="generated_ids").tolist(),
             is_prefill_only=start.prefill_only,
+            matcher=matcher,
         )
 
 
