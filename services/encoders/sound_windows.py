@@ -24,15 +24,15 @@ class FoundWindow:
 
 @dataclass(frozen=True, slots=True)
 class WindowFinder:
-    """Its methods may be called on any thread."""
+    """Of one request."""
 
     workers: Workers
     cache: RowCache
     cache_salt: bytes
 
     def windows_of(self, sounds: Sequence[Samples], longest: int, padded_second: int) -> list[list[FoundWindow]]:
-        """Of sounds of one request, not all perhaps; longest: samples of its longest sound, and padded_second: what its
-        sounds' last seconds are padded to, in frames."""
+        """On a reader thread. Of sounds of the request, not all perhaps; longest: samples of its longest sound, and
+        padded_second: what its sounds' last seconds are padded to, in frames."""
         windows = self.workers.audio_windows(log_mel(sounds, longest=longest), padded_second)
         return [[self._found(window) for window in sound] for sound in windows]
 
