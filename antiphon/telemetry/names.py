@@ -35,6 +35,8 @@ PLAYBACK_SILENT: Final = "antiphon.playback.silent_ms"
 CACHED_MEDIA: Final = "antiphon.cached_media"
 # What a client read in `x-request-id`.
 REQUEST_ID: Final = "antiphon.request_id"
+# On whose behalf; also the key under which it travels from process to process.
+TENANT: Final = "antiphon.tenant"
 ERROR_TYPE: Final = "error.type"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 HTTP_ROUTE: Final = "http.route"

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, propagate, trace
+from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -29,6 +30,7 @@ _TRACER: Final = "antiphon"
 _FLUSH_MS: Final = 3_000
 _SEND_EVERY_MS: Final = 1_000
 _MAX_HEADER_CHARACTERS: Final = 4096
+_MAX_TENANT_CHARACTERS: Final = 64
 
 
 class Destinations(SpanProcessor):
@@ -48,6 +50,7 @@ class Destinations(SpanProcessor):
 
     def on_start(self, span: RecordingSpan, parent_context: Context | None = None) -> None:
         _inherit_stage(span, parent_context)
+        _inherit_tenant(span, parent_context)
         for processor in self._processors:
             processor.on_start(span, parent_context)
 
@@ -132,6 +135,16 @@ def detached_span(
         opened.end()
 
 
+@contextmanager
+def of_tenant(tenant: str) -> Iterator[None]:
+    """Spans that are opened inside, in this process and those that it calls, say on whose behalf."""
+    token = context_api.attach(baggage.set_baggage(names.TENANT, tenant))
+    try:
+        yield
+    finally:
+        context_api.detach(token)
+
+
 def mark_failed(opened: Span, error: BaseException) -> None:
     """Messages stay out: they may quote what a user said. Being closed early is no failure."""
     if isinstance(error, GeneratorExit):
@@ -170,6 +183,11 @@ def context_from_headers(headers: Mapping[str, str]) -> Context:
     return propagate.extract(bounded)
 
 
+def context_of_client(headers: Mapping[str, str]) -> Context:
+    """Of a client, who does not say on whose behalf a span is."""
+    return baggage.remove_baggage(names.TENANT, context_from_headers(headers))
+
+
 def _otlp_wanted() -> bool:
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return False
@@ -205,6 +223,15 @@ def _resource(service_name: str) -> Resource:
 
 def _named_by_environment() -> bool:
     return "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+
+
+def _inherit_tenant(opened: RecordingSpan, parent_context: Context | None) -> None:
+    """From the span above, or from the process that calls."""
+    parent = trace.get_current_span(parent_context)
+    told = (parent.attributes or {}).get(names.TENANT) if isinstance(parent, ReadableSpan) else None
+    tenant = told or baggage.get_baggage(names.TENANT, parent_context)
+    if isinstance(tenant, str) and len(tenant) <= _MAX_TENANT_CHARACTERS:
+        opened.set_attribute(names.TENANT, tenant)
 
 
 def _inherit_stage(opened: RecordingSpan, parent_context: Context | None) -> None:

@@ -19,6 +19,8 @@ class TenancySettings(BaseSettings):
     key_cache_count: int = Field(10_000, gt=0)
     # The places of a gateway that died are free after this.
     place_lease_seconds: float = Field(30.0, gt=0)
+    # How long an answer's end waits for its bill to be taken, while the account's storage is slow.
+    settling_seconds: float = Field(0.25, gt=0)
     # Whoever is not among the first so many is "other" in metrics.
     named_tenants: int = Field(50, ge=0, le=1000)
     # Usage records.

@@ -1,25 +1,36 @@
 """Who is let in, and on what account: a request's key becomes its caller, its demand a reservation, its end a bill."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 from starlette.datastructures import Headers
 
-from antiphon.tenancy.caller import ANONYMOUS_TENANT, Caller
-from antiphon.tenancy.limiter import Demand, Limiter, Reservation
-from services.gateway.cache_salt import cache_salt
+from antiphon.errors import AntiphonError
+from antiphon.tenancy.caller import Caller
+from antiphon.tenancy.limiter import Demand, Limiter, Reservation, Standing, is_limited
+from antiphon.tenancy.meter import Meter
+from antiphon.tenancy.opening import Tenancy
+from antiphon.tenancy.places import HeldPlaces
+from services.gateway.metering import MeteredRequest, usage_record
 from services.gateway.turn_request import TurnEnd, TurnEvent, TurnRequest, TurnScheduling
 from services.gateway.turn_usage import TurnUsage
+
+_LOG = logging.getLogger(__name__)
+# How often a bill is sent again while its account cannot be reached.
+_SETTLING_PAUSES_SECONDS: Final = (0.0, 0.2, 1.0, 5.0, 30.0)
 
 
 @dataclass(slots=True)
 class Admitted:
     """A place that was taken and an account that was charged; both are put right once."""
 
-    reservation: Reservation
-    limiter: Limiter
+    # None for a caller without limits.
+    reservation: Reservation | None
+    admission: "Admission"
     # What it is charged for.
     usage: TurnUsage
     is_settled: bool = False
@@ -32,35 +43,95 @@ class Admitted:
         if self.is_settled:
             return
         self.is_settled = True
-        await asyncio.shield(self.limiter.settle(self.reservation, self.usage.amounts()))
+        if self.reservation is not None:
+            await self.admission.settle(self.reservation, self.usage)
 
 
 class Admission:
-    def __init__(self, limiter: Limiter, secret: bytes = b"") -> None:
-        self._limiter, self._secret = limiter, secret
+    """Of one gateway; begins nothing before it is asked. Whoever made it closes it."""
 
-    async def identify(self, headers: Headers) -> Caller:  # noqa: ARG002 - until there are keys
-        """Raises Unauthenticated."""
-        return Caller(ANONYMOUS_TENANT, "", cache_salt(self._secret, ANONYMOUS_TENANT))
+    def __init__(self, tenancy: Tenancy, model_names: tuple[str, ...]) -> None:
+        """model_names: of the model served, its id first."""
+        self.tenancy, self._model_names, self.model_id = tenancy, model_names, model_names[0]
+        self._limiter: Limiter = tenancy.limiter
+        self._identities = tenancy.identities()
+        self._meter = Meter(tenancy.usage, tenancy.settings.usage_unsent_records)
+        self._places = HeldPlaces(tenancy.limiter, tenancy.settings.place_lease_seconds)
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def identify(self, headers: Headers) -> Caller:
+        """Raises Unauthenticated, PermissionDenied, or Unavailable where nobody can tell."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        return await self._identities.caller(key.strip() if scheme.lower() == "bearer" and key.strip() else None)
+
+    async def standing(self, caller: Caller) -> Standing:
+        return await self._limiter.standing(caller.tenant, caller.limits) if is_limited(caller.limits) else {}
 
     @asynccontextmanager
-    async def admit(self, caller: Caller, demand: Demand, usage: TurnUsage | None = None) -> AsyncIterator[Admitted]:
-        """usage: grows while the turn runs (`TurnWatch.usage`); however the block is left, that much is charged.
+    async def admit(
+        self,
+        caller: Caller,
+        demand: Demand,
+        usage: TurnUsage | None = None,
+        request: MeteredRequest | None = None,
+    ) -> AsyncIterator[Admitted]:
+        """usage: grows while the turn runs (`TurnWatch.usage`); however the block is left, that much is charged, and
+        written down for `request`.
 
-        Raises RateLimited.
+        Raises PermissionDenied, RateLimited, or Unavailable for a caller whose limits nobody can tell.
         """
-        reservation = await self._limiter.reserve(caller.tenant, caller.limits, demand)
-        admitted = Admitted(reservation, self._limiter, usage or TurnUsage())
+        caller.check_model(*self._model_names)
+        admitted = Admitted(await self._reserve(caller, demand), self, usage or TurnUsage())
+        failure: BaseException | None = None
         try:
             yield admitted
+        except BaseException as error:
+            failure = error
+            raise
         finally:
+            if request is not None:
+                self._meter.record(usage_record(caller, request, admitted.usage, failure))
             await admitted.settle()
+
+    async def settle(self, reservation: Reservation, usage: TurnUsage) -> None:
+        self._places.release(reservation)
+        settling = asyncio.create_task(self._settle(reservation, usage), name="settle")
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+        await asyncio.wait({settling}, timeout=self.tenancy.settings.settling_seconds)
+
+    async def close(self, seconds: float = 5.0) -> None:
+        """Waits so long for bills and records that are still on their way."""
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=seconds)
+        await self._meter.flush(seconds)
+        await self._places.close()
+
+    async def _reserve(self, caller: Caller, demand: Demand) -> Reservation | None:
+        if not is_limited(caller.limits):
+            return None
+        reservation = await self._limiter.reserve(caller.tenant, caller.limits, demand)
+        if demand.place is not None:
+            self._places.hold(reservation)
+        return reservation
+
+    async def _settle(self, reservation: Reservation, usage: TurnUsage) -> None:
+        for pause in _SETTLING_PAUSES_SECONDS:
+            await asyncio.sleep(pause)
+            try:
+                await self._limiter.settle(reservation, usage.amounts())
+            except AntiphonError as error:
+                _LOG.warning("an account could not be settled: %s", type(error).__name__)
+            else:
+                return
 
 
 async def settled_at_end(events: AsyncIterator[TurnEvent], admitted: Admitted) -> AsyncGenerator[TurnEvent, None]:
     """The same events; the account is settled before the last."""
     async for event in events:
         if isinstance(event, TurnEnd):
+            admitted.usage.finish_reason = event.finish_reason
+            admitted.usage.reasoning_tokens = event.reasoning_tokens
             await admitted.settle()
         yield event
 

@@ -12,11 +12,12 @@ from antiphon.sessions.opening import Sessions, open_sessions
 from antiphon.sessions.settings import SessionSettings
 from antiphon.storage.connection import Storage
 from antiphon.telemetry.metrics import Metrics, process_metrics
-from antiphon.tenancy.memory_limiter import MemoryLimiter
+from antiphon.tenancy.opening import open_tenancy
+from antiphon.tenancy.settings import TenancySettings
 from antiphon.wire.stages import Stages
 from services.gateway import openapi
 from services.gateway.admission import Admission
-from services.gateway.chat_route import ChatRoute
+from services.gateway.chat_route import CHAT_PATH, ChatRoute
 from services.gateway.config import GatewaySettings
 from services.gateway.error_envelope import install_handlers
 from services.gateway.health import ReadinessCheck, StageProbe, always_ready, health_router
@@ -50,6 +51,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with media_client:
             yield
+            await app.state.admission.close()
 
     app = FastAPI(
         title="Antiphon",
@@ -70,7 +72,8 @@ def create_app(
     app.state.gate = TurnGate(settings, metrics)
     app.state.readiness = ReadinessCheck(probe, app.state.gate, storage)
     app.state.sessions = open_sessions(storage, SessionSettings())
-    app.state.admission = Admission(MemoryLimiter())
+    model = read_served_model(settings)
+    app.state.admission = Admission(open_tenancy(storage, TenancySettings()), (model.model_id, *model.aliases))
     install_handlers(app)
     app.add_middleware(Identified, admission=app.state.admission)
     app.add_middleware(RequestSpan, metrics=metrics)
@@ -104,7 +107,7 @@ def _add_routes(
         metrics=metrics,
     )
     app.add_api_route(
-        "/v1/chat/completions",
+        CHAT_PATH,
         chat.answer,
         methods=["POST"],
         summary="Answer a conversation in text and speech",

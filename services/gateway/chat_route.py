@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from typing import Final
 
 from opentelemetry import trace
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from services.gateway.config import GatewaySettings
 from services.gateway.event_stream import EventFeed, EventStream, until_disconnected
 from services.gateway.media_source import MediaSource
 from services.gateway.messages import MessageReader
+from services.gateway.metering import MeteredRequest
 from services.gateway.openai_request import ChatCompletionRequest, StreamOptions
 from services.gateway.openai_response import ChatCompletion
 from services.gateway.request_body import BodyRoom, read_json
@@ -30,6 +32,8 @@ from services.gateway.turn_demand import demand_of
 from services.gateway.turn_gate import TurnGate
 from services.gateway.turn_request import TurnEvent, TurnRequest
 from services.gateway.turn_watch import TurnWatch
+
+CHAT_PATH: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,11 @@ class ChatRoute:
             reader = MessageReader(self.settings, self.media, own)
             asked = await turn_request(body, self.model, self.settings, reader)
             asked = on_behalf_of(caller, asked)
-            admitted = await opened.enter_async_context(self.admission.admit(caller, demand_of(asked), watch.usage))
             answer = ChatAnswer(_answer_options(body, asked, self.model), watch, own)
+            metered = MeteredRequest(CHAT_PATH, self.model.model_id, answer.answer_id)
+            admitted = await opened.enter_async_context(
+                self.admission.admit(caller, demand_of(asked), watch.usage, metered)
+            )
             _describe(body, asked, self.model, answer.answer_id)
             turn = await opened.enter_async_context(self.conductor.open_turn(asked, watch))
             events = await opened.enter_async_context(aclosing(settled_at_end(turn, admitted)))

@@ -65,9 +65,7 @@ class RequestSpan:
             names.STAGE: "gateway",
             names.REQUEST_ID: response.request_id,
         }
-        with tracing.span(
-            method, attributes, kind=SpanKind.SERVER, parent=tracing.context_from_headers(headers)
-        ) as span:
+        with tracing.span(method, attributes, kind=SpanKind.SERVER, parent=tracing.context_of_client(headers)) as span:
             scope[_CLOCK] = FirstPacketClock()
             await self._answer(scope, receive, response.sending(send), response, lambda e: tracing.mark_failed(span, e))
             _describe(span, scope, method, response.status)

@@ -6,8 +6,8 @@ import httpx
 
 from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.caller import ANONYMOUS_TENANT
+from antiphon.tenancy.identity import cache_salt
 from services.gateway.app import create_app
-from services.gateway.cache_salt import cache_salt
 from services.gateway.config import GatewaySettings
 from services.gateway.turn import Conductor
 from tests.gateway.conftest import Fakes, body, events_of, spoken

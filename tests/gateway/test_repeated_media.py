@@ -8,10 +8,10 @@ import httpx
 
 from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.caller import ANONYMOUS_TENANT
+from antiphon.tenancy.identity import cache_salt
 from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeResponse
 from antiphon.wire.fakes import FakeEncoders
 from services.gateway.app import create_app
-from services.gateway.cache_salt import cache_salt
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes, spoken
 

@@ -3,17 +3,21 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
 from services.gateway.error_envelope import envelope_of, log_defect, status_of
-from services.gateway.realtime.core.outcomes import Failure, Usage
+from services.gateway.metering import MeteredRequest
+from services.gateway.realtime.core.response import Failure, Usage
 from services.gateway.turn import Conductor
 from services.gateway.turn_demand import demand_of
 from services.gateway.turn_gate import TurnGate
 from services.gateway.turn_request import TurnEvent, TurnRequest
 from services.gateway.turn_usage import TurnUsage
 from services.gateway.turn_watch import TurnWatch
+
+_ENDPOINT: Final = "/v1/realtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +32,10 @@ class TurnOpener:
     ) -> AsyncIterator[AsyncIterator[TurnEvent]]:
         """The turn's events; leaving the block stops every stage and settles the account."""
         asked = on_behalf_of(caller, asked)
+        metered = MeteredRequest(_ENDPOINT, self.admission.model_id)
         with self.gate.turn(watch):
             async with (
-                self.admission.admit(caller, demand_of(asked), watch.usage) as admitted,
+                self.admission.admit(caller, demand_of(asked), watch.usage, metered) as admitted,
                 self.conductor.open_turn(asked, watch) as events,
                 aclosing(settled_at_end(events, admitted)) as settled,
             ):
