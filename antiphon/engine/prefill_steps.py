@@ -1,7 +1,7 @@
 """Prefill steps of fixed shape: chunks of prompts and single rows of several requests in any mixture, computed by the
 least step in which they have room."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -217,10 +217,16 @@ class PrefillSteps(Generic[ResultT]):
 
 
 def _shapes(limits: PrefillLimits, store: PagedKeyValues) -> list[tuple[int, ...]]:
-    """None on a GPU that gathers: a context for every row costs it more than the launches that a graph spares."""
-    if store.keys.is_cuda and store.kernels.attention is None:
-        return []
+    row_counts = doubling(limits.rows, min(_LEAST_ROWS, limits.rows))
     return [
         _Shape(rows, min(limits.requests, rows), min(limits.requests, max(_LEAST_CHUNKS, rows // _ROWS_A_CHUNK)), pages)
-        for rows, pages in rooms(doubling(limits.rows, min(_LEAST_ROWS, limits.rows)), limits.context_rows, store)
+        for rows, pages in _rooms(row_counts, limits.context_rows, store)
     ]
+
+
+def _rooms(row_counts: list[int], context_rows: int, store: PagedKeyValues) -> Iterable[tuple[int, int]]:
+    """(rows, pages that each may see). Where pages are read as they lie, any context is only a longer table; a GPU that
+    gathers has none, because a context for every row costs it more than the launches that a graph spares."""
+    if store.kernels.attention is not None:
+        return [(rows, -(-context_rows // store.page_size)) for rows in row_counts]
+    return [] if store.keys.is_cuda else rooms(row_counts, context_rows, store)
