@@ -5,7 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,11 @@ class RedisServer:
     @property
     def unix_url(self) -> str:
         return f"unix://{self.socket_path}"
+
+    @property
+    def process_id(self) -> int:
+        assert self._process is not None, "it runs"
+        return self._process.pid
 
     def start(self) -> None:
         program = shutil.which("redis-server")
@@ -90,9 +95,12 @@ class RedisServer:
         self._process = None
 
 
+def running_redis(folder: Path, *options: str) -> AbstractContextManager[RedisServer]:
+    return running(RedisServer(folder, *options))
+
+
 @contextmanager
-def running_redis(folder: Path, *options: str) -> Iterator[RedisServer]:
-    server = RedisServer(folder, *options)
+def running(server: RedisServer) -> Iterator[RedisServer]:
     server.start()
     try:
         yield server
