@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from antiphon.engine.sequence import Clock, Timings
+from antiphon.engine.sequence import Clock, Share, Timings
 from antiphon.errors import InvalidInput, TooLarge
 from antiphon.model.vision_encoder import VisionRows
 from antiphon.model.vision_patches import VisionPreprocessor
@@ -82,12 +82,20 @@ class _Found:
 class Encoding:
     """One request: iterate over its layouts, all of them first, and then its rows."""
 
-    def __init__(self, means: Means, items: Sequence[MediaItem], place: Place, clock: Clock, cache_salt: bytes) -> None:
+    def __init__(
+        self,
+        means: Means,
+        items: Sequence[MediaItem],
+        place: Place,
+        clock: Clock,
+        cache_salt: bytes,
+        share: Share,
+    ) -> None:
         self._settings, self._preprocessor = means.settings, means.preprocessor
         self._workers, self._cache = means.workers, means.cache
         self._items, self._place, self._clock = items, place, clock
-        self._cache_salt = cache_salt
-        self._finder = WindowFinder(means.workers, means.cache, cache_salt)
+        self._cache_salt, self._share = cache_salt, share
+        self._finder = WindowFinder(means.workers, means.cache, cache_salt, share)
         self._rows_so_far: Counter[Modality] = Counter()
         self._is_wanted = True
         # Neither read nor computed.
@@ -116,7 +124,7 @@ class Encoding:
             frames: list[VisionRows] = []
             sound: list[Tensor] = []
             for images in self._frame_jobs(each):
-                frames.append(images if isinstance(images, VisionRows) else await self._workers.vision.run(images))
+                frames.append(images if isinstance(images, VisionRows) else await self._see(images))
                 yield self._counted(item.modality, frames[-1])
             for job in self._sound_jobs(each, context, windows):
                 for rows in job if isinstance(job, tuple) else await self._finder.rows_of(job):
@@ -210,8 +218,11 @@ class Encoding:
             sounds = {} if context is None else {context: tuple(sound)}
             self._cache.keep(found.key, KnownMedium(found.extent, tuple(frames), sounds))
 
+    async def _see(self, images: Tensor) -> VisionRows:
+        return await self._workers.vision.run(images, share=self._share)
+
     async def _on_reader(self, work: Callable[[], T]) -> T:
-        return cast(T, await self._workers.least_busy_reader().run(partial(self._timed, work)))
+        return cast(T, await self._workers.least_busy_reader().run(partial(self._timed, work), share=self._share))
 
     def _timed(self, work: Callable[[], T]) -> T:
         """On a reader thread."""

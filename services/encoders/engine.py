@@ -5,10 +5,12 @@ under way at a time, so long media do not hold up short ones. What was sent befo
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from antiphon.engine.sequence import Clock
+from antiphon.engine.fairness import leaves_room
+from antiphon.engine.sequence import Clock, Share
 from antiphon.errors import AtCapacity, Unavailable
 from antiphon.model.config import OmniConfig
 from antiphon.model.vision_patches import VisionPreprocessor
@@ -28,6 +30,7 @@ class EncodersEngine:
         self.cache = RowCache(settings.cache_bytes)
         self._workers: Workers | None = None
         self._live_requests = 0
+        self._of_tenants: Counter[str] = Counter()
         self._held_bytes = 0
 
     @property
@@ -56,17 +59,20 @@ class EncodersEngine:
             await self._workers.stop()
 
     @contextmanager
-    def admit(self, byte_count: int) -> Iterator[Place]:
+    def admit(self, byte_count: int, share: Share) -> Iterator[Place]:
         """For one request with media of so many bytes, until the block is left. Raises AtCapacity or TooLarge."""
-        if self._live_requests >= self.settings.requests:
+        own = self._of_tenants[share.tenant]
+        if not leaves_room(self.settings.requests, self._live_requests, own, share):
             raise AtCapacity(f"All {self.settings.requests} places of the encoders are taken. Try again soon.")
         place = Place(self.settings.held_bytes, self._hold)
         place.hold(byte_count)
         self._live_requests += 1
+        self._of_tenants[share.tenant] += 1
         try:
             yield place
         finally:
             self._live_requests -= 1
+            self._of_tenants -= Counter([share.tenant])
             self._held_bytes -= place.byte_count
 
     def _hold(self, byte_count: int) -> None:
@@ -74,9 +80,11 @@ class EncodersEngine:
             raise AtCapacity("The encoders hold all the media that they may. Try again soon.")
         self._held_bytes += byte_count
 
-    def encode(self, items: Sequence[MediaItem], place: Place, arrived: float, cache_salt: bytes = b"") -> Encoding:
+    def encode(
+        self, items: Sequence[MediaItem], place: Place, arrived: float, cache_salt: bytes, share: Share
+    ) -> Encoding:
         """arrived: of time.monotonic(). An empty salt shares rows with nobody."""
         if self._workers is None:
             raise Unavailable("The encoders are still loading their models. Try again soon.")
         means = Means(self.settings, self.preprocessor, self._workers, self.cache)
-        return Encoding(means, items, place, Clock(arrived=arrived), cache_salt)
+        return Encoding(means, items, place, Clock(arrived=arrived), cache_salt, share)

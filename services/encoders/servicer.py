@@ -10,7 +10,7 @@ from antiphon.prompt.layout import MediaLayout
 from antiphon.v1.encoder_service_pb2 import EncodeEnd, EncodeRequest, EncodeResponse
 from antiphon.v1.media_pb2 import EmbeddingRows
 from antiphon.wire import methods, tensors
-from antiphon.wire.generation import timings_message
+from antiphon.wire.generation import read_share, timings_message
 from antiphon.wire.incoming import first_request
 from antiphon.wire.media import MODALITY_NUMBERS, layout_message
 from services.encoders.config import EncodersSettings
@@ -45,10 +45,10 @@ class EncodersServicer:
     ) -> AsyncGenerator[EncodeResponse, None]:
         arrived = time.monotonic()
         start = (await first_request(requests)).start
-        inbox = MediaInbox(start, self._engine.settings)
-        with self._engine.admit(inbox.byte_count) as place:
+        inbox, share = MediaInbox(start, self._engine.settings), read_share(start.scheduling)
+        with self._engine.admit(inbox.byte_count, share) as place:
             await _collect(requests, inbox)
-            encoding = self._engine.encode(inbox.items(), place, arrived, start.cache_salt)
+            encoding = self._engine.encode(inbox.items(), place, arrived, start.cache_salt, share)
             async with aclosing(encoding.outputs()) as outputs:
                 async for output in outputs:
                     for response in self._responses(output):

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from torch import Tensor
 
+from antiphon.engine.sequence import Share
 from antiphon.model.audio_encoder import AudioWindow
 from antiphon.model.audio_features import log_mel
 from services.encoders.row_cache import RowCache
@@ -29,6 +30,7 @@ class WindowFinder:
     workers: Workers
     cache: RowCache
     cache_salt: bytes
+    share: Share
 
     def windows_of(self, sounds: Sequence[Samples], longest: int, padded_second: int) -> list[list[FoundWindow]]:
         """On a reader thread. Of sounds of the request, not all perhaps; longest: samples of its longest sound, and
@@ -47,7 +49,7 @@ class WindowFinder:
         known = [each.rows for each in job if each.rows is not None]
         if len(known) == len(job):
             return known
-        rows = await self.workers.audio.run([each.window for each in job])
+        rows = await self.workers.audio.run([each.window for each in job], share=self.share)
         for each, encoded in zip(job, rows, strict=True):
             if each.key is not None:
                 self.cache.keep_window(each.key, encoded)

@@ -44,8 +44,14 @@ async def build_prompt(prompts: PromptBuilder, request: TurnRequest, layouts: Se
     return await asyncio.to_thread(prompts.build, request.conversation, layouts, answer_tokens=answer_tokens)
 
 
-async def encode_requests(media: Sequence[Medium], cache_salt: bytes) -> AsyncGenerator[EncodeRequest, None]:
-    yield EncodeRequest(start=EncodeStart(items=[_item(medium) for medium in media], cache_salt=cache_salt))
+async def encode_requests(request: TurnRequest) -> AsyncGenerator[EncodeRequest, None]:
+    media = request.media
+    start = EncodeStart(
+        items=[_item(medium) for medium in media],
+        cache_salt=request.cache_salt,
+        scheduling=_scheduling(request.scheduling),
+    )
+    yield EncodeRequest(start=start)
     async for chunk in media_chunks(media):
         yield chunk
     yield EncodeRequest(end=EncodeInputEnd())

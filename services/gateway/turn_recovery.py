@@ -52,7 +52,7 @@ class MediaAgain:
 
     def encode_requests(self) -> RepeatableRequests[EncodeRequest]:
         request = self.request
-        requests = turn_messages.encode_requests(request.media, request.cache_salt)
+        requests = turn_messages.encode_requests(request)
         return RepeatableRequests(requests, lambda: turn_messages.media_chunks(request.media))
 
     async def rows(self) -> AsyncGenerator[GenerateRequest, None]:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from antiphon.engine.sequence import Share
 from antiphon.errors import (
     AtCapacity,
     ContextTooLong,
@@ -221,8 +222,8 @@ async def test_one_bad_request_among_many_harms_none(settings: EncodersSettings,
 
 async def test_encoders_that_still_load_say_so(settings: EncodersSettings) -> None:
     engine = EncodersEngine(settings)
-    with pytest.raises(Unavailable, match="still loading"), engine.admit(0) as place:
-        engine.encode([], place, arrived=0.0)
+    with pytest.raises(Unavailable, match="still loading"), engine.admit(0, Share()) as place:
+        engine.encode([], place, 0.0, b"", Share())
     await engine.close()
 
 
@@ -254,3 +255,17 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the engine tells nobody
             await asyncio.sleep(0.01)
+
+
+def test_the_last_places_are_for_tenants_who_have_few(settings: EncodersSettings) -> None:
+    engine = EncodersEngine(settings.model_copy(update={"requests": 16}))
+    flood, quiet = Share("flood"), Share("quiet")
+    with ExitStack() as opened:
+        for _ in range(14):
+            opened.enter_context(engine.admit(0, flood))
+        with pytest.raises(AtCapacity):
+            opened.enter_context(engine.admit(0, flood))
+        opened.enter_context(engine.admit(0, quiet))
+    assert engine.live_requests == 0
+    with engine.admit(0, flood):
+        pass
