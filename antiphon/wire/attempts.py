@@ -114,8 +114,9 @@ class Attempts(Generic[RequestT, ResponseT]):
         """Nobody is given up for whom there is no other."""
 
         async def is_lost() -> bool:
-            other = await self._around.locate(self._method.stage, [address], self._affinity)
-            return other != address and not await self._around.liveness.answers(address)
+            if await self._around.liveness.answers(address):
+                return False
+            return await self._around.locate(self._method.stage, [address], self._affinity) != address
 
         return is_lost
 

@@ -19,6 +19,8 @@ from antiphon.v1.thinker_service_pb2 import GenerateRequest, GenerateResponse
 from antiphon.wire import arrays
 from antiphon.wire.methods import RequestT, ResponseT
 
+# A codec waits for more frames no longer than until its listener has so much sound.
+_HURRY_SECONDS: Final = 0.4
 # Of one message to a codec that decodes a speech again.
 _FRAMES_A_MESSAGE: Final = 256
 
@@ -219,9 +221,9 @@ class DecodeResumption:
         return response
 
     def owes(self) -> bool:
-        """It lets frames wait for others while the listener has sound."""
-        plays_until = self._playback.ends_at or 0.0
-        return self._has_all or (self._told_frames > self._decoded_frames and time.monotonic() >= plays_until)
+        """It lets frames wait for others while the listener has plenty of sound."""
+        hurries_from = (self._playback.ends_at or 0.0) - _HURRY_SECONDS
+        return self._has_all or (self._told_frames > self._decoded_frames and time.monotonic() >= hurries_from)
 
 
 def _together(frames: Sequence[Tensor]) -> Iterator[DecodeRequest]:

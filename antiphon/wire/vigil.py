@@ -36,7 +36,7 @@ class Vigil:
         try:
             yield
         finally:
-            self._moved_seconds, self._is_writing = time.monotonic(), False
+            self._is_writing = False
 
     async def keep(self) -> None:
         """Raises Unavailable once the stage is lost."""

@@ -58,6 +58,11 @@ class Process:
         self._reader.join()
         return status
 
+    def resume(self) -> None:
+        """After a SIGSTOP."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
