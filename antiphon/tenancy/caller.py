@@ -52,12 +52,13 @@ class Caller:
     voices: frozenset[str] | None = None
     is_admin: bool = False
 
-    def may_use_model(self, name: str) -> bool:
-        return self.models is None or name in self.models
+    def may_use_model(self, *names: str) -> bool:
+        """names: of one model; one of them has to be allowed."""
+        return self.models is None or not self.models.isdisjoint(names)
 
     def check_model(self, *names: str) -> None:
-        """Raises PermissionDenied unless one of a model's names is allowed."""
-        if not any(self.may_use_model(name) for name in names):
+        """Raises PermissionDenied."""
+        if not self.may_use_model(*names):
             raise PermissionDenied(
                 f"This key does not allow the model '{names[0][:64]}'. {_allowed(self.models)}",
                 param="model",

@@ -12,7 +12,7 @@ from antiphon.sessions.opening import Sessions, open_sessions
 from antiphon.sessions.settings import SessionSettings
 from antiphon.storage.connection import Storage
 from antiphon.telemetry.metrics import Metrics, process_metrics
-from antiphon.tenancy.opening import open_tenancy
+from antiphon.tenancy.opening import Tenancy, open_tenancy
 from antiphon.tenancy.settings import TenancySettings
 from antiphon.wire.stages import Stages
 from services.gateway import openapi
@@ -41,8 +41,10 @@ def create_app(
     probe: StageProbe = always_ready,
     metrics: Metrics | None = None,
     storage: Storage | None = None,
+    tenancy: Tenancy | None = None,
 ) -> FastAPI:
     """`stages` and `storage` belong to the caller, who closes them; without a storage all state is in this process.
+    `tenancy` is made of them and of ANTIPHON_ variables where it is not given.
     Closing `app.state.gate` begins its end."""
     metrics = metrics or process_metrics()
     media_client = httpx.AsyncClient(follow_redirects=False)
@@ -73,7 +75,8 @@ def create_app(
     app.state.readiness = ReadinessCheck(probe, app.state.gate, storage)
     app.state.sessions = open_sessions(storage, SessionSettings())
     model = read_served_model(settings)
-    app.state.admission = Admission(open_tenancy(storage, TenancySettings()), (model.model_id, *model.aliases))
+    tenancy = tenancy or open_tenancy(storage, TenancySettings())
+    app.state.admission = Admission(tenancy, (model.model_id, *model.aliases))
     install_handlers(app)
     app.add_middleware(Identified, admission=app.state.admission)
     app.add_middleware(RequestSpan, metrics=metrics)

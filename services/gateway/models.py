@@ -4,8 +4,10 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from starlette.requests import Request
 
 from services.gateway.served_model import InputModality, OutputModality, ServedModel
+from services.gateway.tenants import caller_of
 
 
 class Architecture(BaseModel):
@@ -32,12 +34,16 @@ def models_router(model: ServedModel) -> APIRouter:
     router = APIRouter(prefix="/v1/models")
 
     @router.get("", summary="Models that this server answers as")
-    async def list_models() -> ModelList:
-        return ModelList(data=[_card(model, name) for name in (model.model_id, *model.aliases)])
+    async def list_models(request: Request) -> ModelList:
+        caller = caller_of(request.scope)
+        names = (model.model_id, *model.aliases)
+        names = names if caller.may_use_model(*names) else ()
+        return ModelList(data=[_card(model, name) for name in names])
 
     @router.get("/{model_id:path}", summary="One model")
-    async def get_model(model_id: str) -> ModelCard:
+    async def get_model(request: Request, model_id: str) -> ModelCard:
         model.check_name(model_id)
+        caller_of(request.scope).check_model(model.model_id, *model.aliases)
         return _card(model, model_id)
 
     return router

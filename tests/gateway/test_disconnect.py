@@ -12,13 +12,15 @@ from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes, assert_envelope, body, spoken
 
 
-async def send(base_url: str, request: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def send(
+    base_url: str, request: dict[str, Any], authorization: str = ""
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     url = urlsplit(base_url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     content = json.dumps(request).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(content)}\r\n\r\n"
+        f"Content-Length: {len(content)}\r\nAuthorization: {authorization}\r\n\r\n"
     )
     writer.write(head.encode() + content)
     await writer.drain()
