@@ -1,5 +1,6 @@
 """The chart and the compose file name the services, ports and options that the code has."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from antiphon.storage.address import read_address
+from antiphon.storage.settings import StorageSettings
 from services.__main__ import app
 from services.hosted import HOSTED_STAGES
 
@@ -34,7 +37,7 @@ def options_of(command: str) -> set[str]:
 
 
 def test_both_run_every_service(components: dict[str, dict[str, Any]], composed: dict[str, dict[str, Any]]) -> None:
-    assert components.keys() == composed.keys() == COMPONENTS
+    assert components.keys() == composed.keys() - {"redis"} == COMPONENTS
     assert {name for name, component in components.items() if component["grpc"]} == set(HOSTED_STAGES)
 
 
@@ -56,3 +59,31 @@ def test_the_chart_says_what_the_commands_understand() -> None:
         assert written <= options_of(name), name
     assert {f"--{stage}" for stage in HOSTED_STAGES} <= options_of("gateway")
     assert "value: {{ $.Values.metricsPort | quote }}" in template
+
+
+def test_gateways_are_told_where_redis_is(composed: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in composed["gateway"]["environment"].items():
+        monkeypatch.setenv(name, value)
+    url = StorageSettings().url
+    assert url is not None
+    ((host, port),) = read_address(url.get_secret_value()).hosts
+    assert (composed[host]["image"].partition(":")[0], port) == ("redis", 6379)
+
+
+def test_the_chart_tells_gateways_of_its_own_redis_or_of_another() -> None:
+    component = (CHART / "templates" / "component.yaml").read_text()
+    redis = (CHART / "templates" / "redis.yaml").read_text()
+    assert component.count("- name: ANTIPHON_REDIS_URL") == 2
+    assert 'printf "redis://%s-redis:6379" $.Release.Name' in component
+    assert "name: {{ .Release.Name }}-redis" in redis
+    values = yaml.safe_load((CHART / "values.yaml").read_text())["redis"]
+    used = set(re.findall(r"\.Values\.redis\.(\w+)", component + redis))
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["redis"]["properties"]
+    assert used == values.keys() == schema.keys()
+
+
+def test_redis_drops_nothing_and_keeps_what_it_was_told(composed: dict[str, dict[str, Any]]) -> None:
+    chart = (CHART / "templates" / "redis.yaml").read_text()
+    for told in (chart, " ".join(composed["redis"]["command"])):
+        assert "noeviction" in told
+        assert "--appendonly" in told
