@@ -20,7 +20,7 @@ Each says what was expected, what came and what to do. They are raised where the
 at the border: `antiphon.wire.errors` to gRPC status, `services.gateway.error_envelope` to OpenAI's envelope.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 
 class AntiphonError(Exception):
@@ -98,6 +98,15 @@ class AtCapacity(AntiphonError):
 
 class Unavailable(AntiphonError):
     code = "unavailable"
+
+
+# Of an Unavailable: the replica broke under its requests, one of which may be why.
+REPLICA_BROKEN: Final = "replica_broken"
+
+
+def broken(name: str) -> Unavailable:
+    """For the requests of a replica that can never answer again, such as one that has lost its device."""
+    return Unavailable(f"The {name} broke before this request had ended. Send it again.", code=REPLICA_BROKEN)
 
 
 class DeadlineExceeded(AntiphonError):

@@ -19,7 +19,7 @@ import torch
 
 from antiphon.engine.fairness import VirtualStarts
 from antiphon.engine.sequence import Share
-from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable
+from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable, broken
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -195,8 +195,8 @@ class Batcher(Generic[JobT, ResultT]):
         """The device is lost: whatever is computed after that fails too."""
         _log.error("The %s broke.", self._name, exc_info=error)
         self._failure = InternalError(f"The {self._name} broke and takes no more work: AcceleratorError: {error}")
-        self._fail(batch, self._failure)
-        self._close(self._failure)
+        self._fail(batch, broken(self._name))
+        self._close(broken(self._name))
 
     def _fail(self, batch: list[_Ticket[JobT, ResultT]], error: AntiphonError) -> None:
         for ticket in batch:

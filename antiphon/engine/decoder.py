@@ -24,7 +24,7 @@ from antiphon.engine.runner import LaunchingRunner, Outcome, Runner
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
 from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Share, Slice, Timings
 from antiphon.engine.step import Launch, Step, sentence
-from antiphon.errors import AntiphonError, InternalError, Unavailable
+from antiphon.errors import AntiphonError, InternalError, Unavailable, broken
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Decoder(Generic[RequestT, OutputT]):
         except Exception as error:
             _log.exception("The loop of the %s broke.", self._name)
             self._failure = InternalError(f"The {self._name} broke and takes no more work: {sentence(error)}")
-            self._close(self._failure)
+            self._close(broken(self._name))
 
     def _step(self) -> bool:
         """False at the end. Nothing of the requests outlives it, however long the next one is waited for."""

@@ -10,7 +10,7 @@ from typing import Generic
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, Unavailable
+from antiphon.errors import REPLICA_BROKEN, AntiphonError, AtCapacity, DeadlineExceeded, Unavailable
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import process_metrics
 from antiphon.telemetry.names import StageName
@@ -29,9 +29,11 @@ class CallLimits:
     """`timeout_seconds` bounds a call that names no time of its own."""
 
     timeout_seconds: float = 600.0
-    # In a row, without an answer; and moves of one call, so that what breaks its replicas does not break all of them.
+    # In a row, without an answer; and moves of one call in all.
     attempts: int = 3
     moves: int = 8
+    # Replicas that broke while they worked on it.
+    breaks: int = 1
     retry_pause_seconds: float = 0.2
     # Requests kept for another attempt; bulk beyond it is made again by whoever can.
     max_replay_bytes: int = 8 << 20
@@ -75,7 +77,7 @@ class Attempts(Generic[RequestT, ResponseT]):
         self._deadline, self._affinity = deadline, affinity
         # Addresses since the last answer.
         self._tried: list[str] = []
-        self._moves = 0
+        self._moves = self._breaks = 0
         self._has_answered = self._is_over = False
 
     async def responses(self) -> AsyncGenerator[ResponseT, None]:
@@ -126,7 +128,8 @@ class Attempts(Generic[RequestT, ResponseT]):
         self._moves += 1
         if not self._requests.can_replay or len(self._tried) >= self._limits.attempts:
             raise error
-        if self._moves > self._limits.moves:
+        self._breaks += error.code == REPLICA_BROKEN
+        if self._moves > self._limits.moves or self._breaks > self._limits.breaks:
             raise error
         if not isinstance(error, AtCapacity):
             self._tell(error, address)
