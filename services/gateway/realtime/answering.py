@@ -18,7 +18,8 @@ from antiphon.telemetry.playback import Playback
 from antiphon.tenancy.caller import Caller
 from services.gateway.realtime.admitted_turn import TurnOpener, failure_of, usage_of
 from services.gateway.realtime.core.answer import Answer
-from services.gateway.realtime.core.outcomes import Outcomes, Response, StartAnswer
+from services.gateway.realtime.core.outcomes import Outcomes, StartAnswer
+from services.gateway.realtime.core.response import Response
 from services.gateway.realtime.core.session import Session
 from services.gateway.realtime.prompting import Prompting
 from services.gateway.realtime.sound_formats import SoundOut

@@ -24,7 +24,7 @@ from services.gateway.realtime.core.items import (
     SystemItem,
     UserItem,
 )
-from services.gateway.realtime.core.outcomes import AnswerOptions
+from services.gateway.realtime.core.response import AnswerOptions
 from services.gateway.realtime.tools import asked_tools
 from services.gateway.served_model import SamplingDefaults, ServedModel
 from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest

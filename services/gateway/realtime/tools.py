@@ -8,7 +8,7 @@ from services.gateway.answer_grammar import SchemaBounds, calls_grammar, paramet
 from services.gateway.answer_parts import AnswerForm
 from services.gateway.config import GatewaySettings
 from services.gateway.openai_tools import FunctionTool
-from services.gateway.realtime.core.outcomes import AnswerOptions, Tool
+from services.gateway.realtime.core.response import AnswerOptions, Tool
 from services.gateway.served_model import ServedModel
 from services.gateway.turn_request import AnswerGrammar
 
@@ -43,6 +43,8 @@ def check_tools(options: AnswerOptions, model: ServedModel, settings: GatewaySet
     bounds = SchemaBounds(characters=settings.schema_characters, depth=settings.schema_depth)
     for index, tool in enumerate(options.tools):
         bounds.check(parameters_of(_function(tool)), f"{param}[{index}].parameters")
+    if options.tool_choice == "required" and not options.tools:
+        raise InvalidInput("Invalid value for 'tool_choice': it needs tools; there are none.", param="tool_choice")
     if options.tool_choice not in ("auto", "none", "required", *(tool.name for tool in options.tools)):
         raise InvalidInput(
             f"Invalid value for 'tool_choice': no function '{options.tool_choice[:64]}' is among the tools.",

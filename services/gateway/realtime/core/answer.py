@@ -17,7 +17,6 @@ from services.gateway.realtime.core.items import (
 from services.gateway.realtime.core.outcomes import (
     ArgumentsDone,
     ArgumentsPiece,
-    Failure,
     ItemAdded,
     ItemDone,
     Outcomes,
@@ -26,17 +25,13 @@ from services.gateway.realtime.core.outcomes import (
     PartAdded,
     PartDone,
     Place,
-    Response,
     ResponseDone,
-    ResponseStatus,
     SoundDone,
     SoundPiece,
-    StatusReason,
-    StopReason,
     TextDone,
     TextPiece,
-    Usage,
 )
+from services.gateway.realtime.core.response import Failure, Response, ResponseStatus, StatusReason, StopReason, Usage
 
 MakeId = Callable[[str], str]
 

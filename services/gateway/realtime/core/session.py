@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from antiphon.errors import InvalidInput
-from services.gateway.realtime.core.alignment import DEFAULT_SAMPLES_PER_LETTER
 from services.gateway.realtime.core.answer import Answer, MakeId
+from services.gateway.realtime.core.answers import Answers
 from services.gateway.realtime.core.ears import Ears, TurnBegan, TurnDone
 from services.gateway.realtime.core.items import (
     SAMPLE_RATES_HZ,
@@ -22,10 +22,8 @@ from services.gateway.realtime.core.items import (
     UserItem,
 )
 from services.gateway.realtime.core.outcomes import (
-    AnswerOptions,
     BufferCleared,
     BufferCommitted,
-    Failure,
     IdleTimeout,
     ItemAdded,
     ItemDeleted,
@@ -34,19 +32,15 @@ from services.gateway.realtime.core.outcomes import (
     ItemTruncated,
     ListenerStopped,
     Outcomes,
-    Response,
-    ResponseCreated,
     SessionUpdated,
     SpeechStarted,
     SpeechStopped,
-    StartAnswer,
     StopAnswer,
-    StopReason,
     Transcribe,
     Transcribed,
     TranscriptionFailed,
-    Usage,
 )
+from services.gateway.realtime.core.response import AnswerOptions, Failure, StopReason, Usage
 from services.gateway.realtime.core.turn_detection import TurnDetection
 
 _OUTPUT_RATE_HZ = SAMPLE_RATES_HZ["pcm"]
@@ -78,12 +72,11 @@ class Session:
         self.config, self._limits, self._make_id = config, limits, make_id
         self.items = ItemList(limits.items, limits.item_bytes)
         self.ears = Ears(config.input_encoding, config.turn_detection, limits.buffer_seconds, limits.quiet_seconds)
-        self._answers: dict[str, Answer] = {}
+        self._answers = Answers(self.items, make_id, limits.side_responses)
         # Announced by speech_started, made when the speech ends.
         self._coming_item_id: str | None = None
         # The user has said something while an answer went on that may not be interrupted.
         self._owes_answer = False
-        self._samples_per_letter = DEFAULT_SAMPLES_PER_LETTER
         self.has_spoken = False
 
     # Configuration.
@@ -105,7 +98,7 @@ class Session:
     def hear(self, pcm16: bytes, probabilities: Sequence[float], now: float) -> Outcomes:
         """probabilities: of speech, for each window that has become whole with this sound."""
         outcomes: Outcomes = []
-        for fact in self.ears.hear(pcm16, probabilities, may_time_out=self._is_idle(), now=now):
+        for fact in self.ears.hear(pcm16, probabilities, may_time_out=self._answers.current is None, now=now):
             match fact:
                 case TurnBegan():
                     outcomes += self._begin_turn(fact)
@@ -196,18 +189,12 @@ class Session:
         items: tuple[Item, ...] | None = None,
     ) -> Outcomes:
         """items: to be answered instead of the conversation."""
-        if in_conversation and self._current() is not None:
-            raise InvalidInput(
-                "Conversation already has an active response in progress: "
-                f"{self._current_id()}. Wait until the response is finished before creating a new one.",
-                code="conversation_already_has_active_response",
-            )
-        self._check_side_responses(in_conversation=in_conversation)
+        self._answers.check_room(in_conversation=in_conversation)
         self.items.require_room()
-        return self._respond(options, metadata, in_conversation, items, after_speech=False)
+        return self._answers.open(options, metadata=metadata, in_conversation=in_conversation, items=items)
 
     def cancel(self, response_id: str | None) -> Outcomes:
-        answer = self._current() if response_id is None else self._answers.get(response_id)
+        answer = self._answers.current if response_id is None else self._answers.find(response_id)
         if answer is None:
             raise InvalidInput(
                 "Cancellation failed: no active response found"
@@ -219,10 +206,10 @@ class Session:
 
     def answering(self, response_id: str) -> Answer | None:
         """None when it has been stopped meanwhile: what still comes of it is dropped."""
-        return self._answers.get(response_id)
+        return self._answers.find(response_id)
 
     def answer_spoke(self, response_id: str, sample_count: int, data: bytes) -> Outcomes:
-        answer = self._answers.get(response_id)
+        answer = self._answers.find(response_id)
         if answer is None:
             return []
         self.has_spoken = True
@@ -230,26 +217,18 @@ class Session:
 
     def close_answer(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
         """`end` is the answer's own last word."""
-        answer = self._answers.pop(response_id, None)
-        if answer is None:
-            return []
-        outcomes = end(answer)
-        self._samples_per_letter = answer.samples_per_letter
-        if self._owes_answer and self._current() is None:
+        outcomes = self._answers.close(response_id, end)
+        if self._owes_answer and self._answers.current is None:
             self._owes_answer = False
-            outcomes += self._respond(self.config.answers, None, True, None, after_speech=True)
+            outcomes += self._answers.open(self.config.answers, after_speech=True)
         return outcomes
-
-    @property
-    def is_answering(self) -> bool:
-        return bool(self._answers)
 
     # How turns begin and end.
 
     def _begin_turn(self, fact: TurnBegan) -> Outcomes:
         self._coming_item_id = self._make_id("item")
         outcomes: Outcomes = [SpeechStarted(fact.at_ms, self._coming_item_id)]
-        detection, current = self.config.turn_detection, self._current()
+        detection, current = self.config.turn_detection, self._answers.current
         if detection is None or not detection.interrupts_response:
             return outcomes
         stopped = self._stop(current, "turn_detected") if current is not None else []
@@ -265,10 +244,10 @@ class Session:
         detection = self.config.turn_detection
         if detection is None or not (detection.creates_response or fact.quiet_since_ms is not None):
             return outcomes
-        if self._current() is not None:
+        if self._answers.current is not None:
             self._owes_answer = True
             return outcomes
-        return outcomes + self._respond(self.config.answers, None, True, None, after_speech=fact.quiet_since_ms is None)
+        return outcomes + self._answers.open(self.config.answers, after_speech=fact.quiet_since_ms is None)
 
     def _commit(self, pcm16: bytes) -> Outcomes:
         item_id, self._coming_item_id = self._coming_item_id or self._make_id("item"), None
@@ -294,42 +273,9 @@ class Session:
             forgotten.append(ItemDeleted(oldest))
         return forgotten
 
-    def _respond(
-        self,
-        options: AnswerOptions,
-        metadata: Mapping[str, str] | None,
-        in_conversation: bool,
-        items: tuple[Item, ...] | None,
-        *,
-        after_speech: bool,
-    ) -> Outcomes:
-        response = Response(self._make_id("resp"), options, in_conversation, metadata)
-        self._answers[response.id] = Answer(response, self.items, self._make_id, self._samples_per_letter)
-        asked = tuple(self.items) if items is None else items
-        return [ResponseCreated(response), StartAnswer(response, asked, after_speech)]
-
     def _stop(self, answer: Answer, reason: StopReason) -> Outcomes:
         response_id = answer.response.id
         return [StopAnswer(response_id), *self.close_answer(response_id, lambda a: a.stopped(reason))]
-
-    def _current(self) -> Answer | None:
-        """The answer that the conversation gets; at most one."""
-        return next((answer for answer in self._answers.values() if answer.response.in_conversation), None)
-
-    def _current_id(self) -> str:
-        current = self._current()
-        return current.response.id if current else ""
-
-    def _check_side_responses(self, *, in_conversation: bool) -> None:
-        beside = sum(not answer.response.in_conversation for answer in self._answers.values())
-        if not in_conversation and beside >= self._limits.side_responses:
-            raise InvalidInput(
-                f"At most {self._limits.side_responses} responses beside the conversation may be in progress.",
-                code="too_many_responses",
-            )
-
-    def _is_idle(self) -> bool:
-        return self._current() is None
 
     def _item(self, item_id: str, verb: str) -> Item:
         item = self.items.find(item_id)

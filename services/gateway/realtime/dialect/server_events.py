@@ -11,7 +11,8 @@ from pydantic import JsonValue
 from services.gateway.error_envelope import ErrorBody
 from services.gateway.realtime.core import outcomes as told
 from services.gateway.realtime.core.items import Item, OutputPart, OutputSpeech
-from services.gateway.realtime.core.outcomes import Event, Place, Response, Usage
+from services.gateway.realtime.core.outcomes import Event, Place
+from services.gateway.realtime.core.response import Failure, Response, Usage
 from services.gateway.realtime.dialect.items import Json, item_json
 from services.gateway.realtime.sound_formats import base64_of
 
@@ -118,7 +119,7 @@ def _status_details(response: Response) -> Json | None:
             return None
 
 
-def _failure_json(failure: told.Failure | None) -> Json | None:
+def _failure_json(failure: Failure | None) -> Json | None:
     return {"type": failure.type, "code": failure.code, "message": failure.message} if failure else None
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from antiphon.errors import InvalidInput
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.core.items import Encoding
-from services.gateway.realtime.core.outcomes import AnswerOptions, Tool
+from services.gateway.realtime.core.response import AnswerOptions, Tool
 from services.gateway.realtime.core.session import SessionConfig
 from services.gateway.realtime.core.turn_detection import TurnDetection
 from services.gateway.served_model import ServedModel
