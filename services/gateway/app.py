@@ -16,7 +16,10 @@ from antiphon.tenancy.opening import Tenancy, open_tenancy
 from antiphon.tenancy.settings import TenancySettings
 from antiphon.wire.stages import Stages
 from services.gateway import openapi
+from services.gateway.admin import admin_router
 from services.gateway.admission import Admission
+from services.gateway.audio.door import TurnDoor
+from services.gateway.audio.routes import add_audio_routes
 from services.gateway.chat_route import CHAT_PATH, ChatRoute
 from services.gateway.config import GatewaySettings
 from services.gateway.error_envelope import install_handlers
@@ -30,6 +33,7 @@ from services.gateway.request_body import BodyRoom
 from services.gateway.request_span import RequestSpan
 from services.gateway.served_model import read_served_model
 from services.gateway.tenants import Identified
+from services.gateway.tenants_usage import usage_router
 from services.gateway.turn import Conductor
 from services.gateway.turn_gate import TurnGate
 from services.gateway.turn_messages import TurnLimits
@@ -120,5 +124,9 @@ def _add_routes(
     )
     turns = TurnOpener(conductor, app.state.gate, app.state.admission)
     add_realtime_routes(app, RealtimeParts(settings, model, turns, media, bodies, metrics), RealtimeSettings())
-    app.include_router(models_router(model), responses=openapi.NOT_FOUND)
+    door = TurnDoor(app.state.gate, app.state.admission, bodies, metrics)
+    add_audio_routes(app, settings, model, conductor, door)
+    app.include_router(models_router(model), responses=openapi.TENANT_REFUSALS | openapi.NOT_FOUND)
+    app.include_router(usage_router(app.state.admission.tenancy.usage), responses=openapi.ADMIN_REFUSALS)
+    app.include_router(admin_router(app.state.admission.tenancy), responses=openapi.ADMIN_REFUSALS)
     app.include_router(health_router(app.state.readiness, metrics))

@@ -41,7 +41,7 @@ def test_any_request_is_answered_as_published(settings: GatewaySettings, mode: G
     app = create_app(settings, fake_stages(), metrics=Metrics())
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 7
+    assert len(operations) >= 19
     for operation in operations:
         if operation.body or mode is GenerationMode.POSITIVE:  # only a body can be wrong
             try_out(operation, mode, examples=150 if operation.body else 10)
