@@ -15,6 +15,7 @@ from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import process_metrics
 from antiphon.telemetry.names import StageName
 from antiphon.wire import calls
+from antiphon.wire.call_limits import CallLimits
 from antiphon.wire.channels import Channels
 from antiphon.wire.directory import Directory
 from antiphon.wire.liveness import Liveness
@@ -22,25 +23,6 @@ from antiphon.wire.methods import RequestT, ResponseT, StreamMethod
 from antiphon.wire.replay import ReplayableRequests
 from antiphon.wire.resumption import Resumption
 from antiphon.wire.vigil import Vigil
-
-
-@dataclass(frozen=True, slots=True)
-class CallLimits:
-    """`timeout_seconds` bounds a call that names no time of its own."""
-
-    timeout_seconds: float = 600.0
-    # In a row, without an answer; and moves of one call in all.
-    attempts: int = 3
-    moves: int = 8
-    # Replicas that broke while they worked on it.
-    breaks: int = 1
-    retry_pause_seconds: float = 0.2
-    # Requests kept for another attempt; bulk beyond it is made again by whoever can.
-    max_replay_bytes: int = 8 << 20
-    # An address that is not reached in this time is passed over.
-    connect_seconds: float = 0.5
-    # A stage that owes an answer and is silent for so long is asked whether it lives.
-    stall_seconds: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)

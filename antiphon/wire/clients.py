@@ -12,7 +12,8 @@ from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeResponse
 from antiphon.v1.talker_service_pb2 import SpeakRequest, SpeakResponse
 from antiphon.v1.thinker_service_pb2 import GenerateRequest, GenerateResponse
 from antiphon.wire import health, methods
-from antiphon.wire.attempts import Attempts, CallLimits, Surroundings
+from antiphon.wire.attempts import Attempts, Surroundings
+from antiphon.wire.call_limits import CallLimits
 from antiphon.wire.channels import ChannelLimits, Channels
 from antiphon.wire.directory import Directory
 from antiphon.wire.liveness import Liveness
@@ -36,8 +37,8 @@ class StageCaller:
     def __init__(
         self, directory: Directory, limits: CallLimits | None = None, channel_limits: ChannelLimits | None = None
     ) -> None:
-        channels = Channels(channel_limits)
-        self._around = Surroundings(directory, channels, Liveness(channels), limits or CallLimits())
+        channels, limits = Channels(channel_limits), limits or CallLimits()
+        self._around = Surroundings(directory, channels, Liveness(channels, limits), limits)
 
     async def __aenter__(self) -> "StageCaller":
         return self

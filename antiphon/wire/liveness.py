@@ -3,27 +3,17 @@
 import asyncio
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from antiphon.wire import health
+from antiphon.wire.call_limits import CallLimits
 from antiphon.wire.channels import Channels
-
-
-@dataclass(frozen=True, slots=True)
-class LivenessLimits:
-    # An address that failed is asked so often whether it serves again, and forgotten after the other time: whoever is
-    # sent there then will see.
-    ask_again_seconds: float = 0.5
-    forget_seconds: float = 60.0
-    # A health check that takes longer counts as none.
-    answer_seconds: float = 0.4
 
 
 class Liveness:
     """Close it with the channels that it asks through."""
 
-    def __init__(self, channels: Channels, limits: LivenessLimits | None = None) -> None:
-        self._channels, self._limits = channels, limits or LivenessLimits()
+    def __init__(self, channels: Channels, limits: CallLimits) -> None:
+        self._channels, self._limits = channels, limits
         self._failed: dict[str, asyncio.Task[None]] = {}
         self._asking: dict[str, asyncio.Task[bool]] = {}
 
@@ -42,7 +32,7 @@ class Liveness:
         """Whether anybody is there, serving or not; many who want to know at once ask once."""
         asking = self._asking.get(address)
         if asking is None:
-            asked = health.answers(self._channels, address, timeout_seconds=self._limits.answer_seconds)
+            asked = health.answers(self._channels, address, timeout_seconds=self._limits.alive_seconds)
             asking = self._asking[address] = asyncio.create_task(asked, name=f"health of {address}")
             asking.add_done_callback(lambda _: self._asking.pop(address, None))
         return await asyncio.shield(asking)
@@ -57,7 +47,7 @@ class Liveness:
         forgotten_at = time.monotonic() + self._limits.forget_seconds
         try:
             while time.monotonic() < forgotten_at:
-                await asyncio.sleep(self._limits.ask_again_seconds)
+                await asyncio.sleep(self._limits.recovery_seconds)
                 if await health.is_serving(self._channels, address, service):
                     return
         finally:

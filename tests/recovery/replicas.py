@@ -160,7 +160,7 @@ async def turns_over(replicas: Replicas, checkpoint: Path, folder: Path) -> Asyn
         StageCaller(directory, CallLimits()) as caller,
     ):
         cuts = CutStages(caller.stages(), replicas.stage)
-        yield Turns(_conductor(cuts.as_stages(), checkpoint), cuts, replicas)
+        yield Turns(conductor(cuts.as_stages(), checkpoint), cuts, replicas)
 
 
 class _Noting:
@@ -176,7 +176,7 @@ class _Noting:
         return address
 
 
-def _conductor(stages: Stages, checkpoint: Path) -> Conductor:
+def conductor(stages: Stages, checkpoint: Path) -> Conductor:
     settings = GatewaySettings(checkpoint=checkpoint)
     model = read_served_model(settings)
     limits = TurnLimits(
