@@ -44,7 +44,12 @@ def test_any_request_is_answered_as_published(settings: GatewaySettings, mode: G
     assert len(operations) >= 19
     for operation in operations:
         if operation.body or mode is GenerationMode.POSITIVE:  # only a body can be wrong
-            try_out(operation, mode, examples=150 if operation.body else 10)
+            try_out(operation, mode, examples=_examples(operation))
+
+
+def _examples(operation: schemathesis.APIOperation) -> int:
+    """Administration asks for a key before it looks at anything else."""
+    return 150 if operation.body and not operation.path.startswith("/v1/admin") else 10
 
 
 def try_out(operation: schemathesis.APIOperation, mode: GenerationMode, examples: int) -> None:
