@@ -80,6 +80,10 @@ class PromptBuilder:
         """Tokens that prompt and answer may take together."""
         return self._config.context_length
 
+    def text_ids(self, text: str) -> list[int]:
+        """Of a text as an answer would hold it: whatever it says, no control token is among them."""
+        return self._tokenizer.encode_plain(text)
+
     def build(
         self, conversation: Conversation, layouts: Sequence[MediaLayout] = (), *, answer_tokens: int = 1
     ) -> BuiltPrompt:

@@ -18,6 +18,11 @@ class GatewaySettings(BaseSettings):
     model_aliases: tuple[str, ...] = ()
     # Unset: as its files and its name tell.
     checkpoint_kind: Literal["instruct", "thinking", "captioner"] | None = None
+    # How the checkpoint is asked to write down, to translate into English and to read aloud ({text}); unset: as it was
+    # trained, where that is known.
+    transcription_instruction: str | None = None
+    translation_instruction: str | None = None
+    speech_instruction: str | None = None
     # Used when a request names none; a checkpoint without it uses the first of its own.
     default_voice: str = "ethan"
 

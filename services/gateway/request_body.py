@@ -61,13 +61,13 @@ class BodyShare:
 
 async def read_json(request: Request, kind: type[_Body], settings: GatewaySettings, share: BodyShare) -> _Body:
     _check_media_type(request)
-    body = await _read(request, settings, share)
+    body = await read_body(request, settings, share)
     if not body or body.isspace():
         raise InvalidInput("The body is empty; expected a JSON object.", code="invalid_json")
     if len(body) <= _INLINE_BYTES:
-        return _parse(kind, body)
+        return parse(kind, body)
     _check_values(body, settings.body_values)
-    return await asyncio.to_thread(_parse, kind, body)
+    return await asyncio.to_thread(parse, kind, body)
 
 
 def _check_media_type(request: Request) -> None:
@@ -78,7 +78,8 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _read(request: Request, settings: GatewaySettings, share: BodyShare) -> bytearray:
+async def read_body(request: Request, settings: GatewaySettings, share: BodyShare) -> bytearray:
+    """Raises TooLarge, AtCapacity, RequestTimeoutError or ClientDisconnectedError."""
     body = bytearray()
     size, limit = 0, min(settings.body_bytes, settings.held_body_bytes)
     if _is_refused_unread(request, limit):
@@ -122,7 +123,7 @@ def _check_values(body: bytearray, most: int) -> None:
         )
 
 
-def _parse(kind: type[_Body], body: bytearray) -> _Body:
+def parse(kind: type[_Body], body: bytearray) -> _Body:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

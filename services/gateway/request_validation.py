@@ -10,7 +10,7 @@ from services.gateway.answer_request import asked_answer
 from services.gateway.audio_formats import check_format
 from services.gateway.config import GatewaySettings
 from services.gateway.messages import MessageReader
-from services.gateway.openai_request import AudioFormat, AudioOutput, ChatCompletionRequest, VoiceId
+from services.gateway.openai_request import AudioFormat, ChatCompletionRequest, VoiceId
 from services.gateway.sampling import talker_sampling, thinker_sampling
 from services.gateway.served_model import ServedModel
 from services.gateway.turn_request import SpeechRequest, TurnRequest
@@ -82,14 +82,15 @@ def _speech(body: ChatCompletionRequest, model: ServedModel, settings: GatewaySe
         )
     check_format(body.audio.format or audio_format(body), stream=bool(body.stream))
     return SpeechRequest(
-        voice=_voice(body.audio, model),
+        voice=voice_of(body.audio.voice, model, "audio.voice"),
         sampling=talker_sampling(body, model),
         max_frames=settings.max_speech_frames,
     )
 
 
-def _voice(audio: AudioOutput, model: ServedModel) -> str:
-    name = audio.voice.id if isinstance(audio.voice, VoiceId) else audio.voice
+def voice_of(asked: str | VoiceId | None, model: ServedModel, param: str) -> str:
+    """The checkpoint's own name of it. Raises InvalidInput."""
+    name = asked.id if isinstance(asked, VoiceId) else asked
     if name is None:
         return model.default_voice
     voice = model.voice(name)
@@ -97,7 +98,7 @@ def _voice(audio: AudioOutput, model: ServedModel) -> str:
         known = ", ".join(f"'{known}'" for known in model.voices)
         raise InvalidInput(
             f"Unknown voice '{name[:64]}'. This model speaks as {known}; OpenAI's names, such as 'alloy', work too.",
-            param="audio.voice",
+            param=param,
         )
     return voice
 

@@ -1,6 +1,6 @@
 """How Thinker and Talker sample one request: what the client asked for over what the checkpoint does by default."""
 
-from typing import Final
+from typing import Final, Protocol
 
 from antiphon.errors import InvalidInput
 from antiphon.v1.generation_pb2 import LogitBias, Sampling
@@ -10,6 +10,21 @@ from services.gateway.served_model import ServedModel
 _SEEDS: Final = 1 << 64
 # Zero would keep nothing; so little keeps the first.
 _LEAST_TOP_P: Final = 1e-6
+
+
+class TalkerWishes(Protocol):
+    """Of a request that speaks."""
+
+    @property
+    def talker_temperature(self) -> float | None: ...
+    @property
+    def talker_top_k(self) -> int | None: ...
+    @property
+    def talker_top_p(self) -> float | None: ...
+    @property
+    def talker_repetition_penalty(self) -> float | None: ...
+    @property
+    def seed(self) -> int | None: ...
 
 
 def thinker_sampling(body: ChatCompletionRequest, model: ServedModel) -> Sampling:
@@ -26,7 +41,7 @@ def thinker_sampling(body: ChatCompletionRequest, model: ServedModel) -> Samplin
     )
 
 
-def talker_sampling(body: ChatCompletionRequest, model: ServedModel) -> Sampling:
+def talker_sampling(body: TalkerWishes, model: ServedModel) -> Sampling:
     """Of the first code of each frame; the Talker's own default holds for the others, which are greedy if this is."""
     defaults = model.talker_sampling
     return Sampling(

@@ -1,0 +1,55 @@
+"""How a turn that is not a conversation's is let in: as every other, by gate, account and conductor."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+
+from opentelemetry import trace
+from starlette.requests import Request
+
+from antiphon.telemetry.metrics import Metrics
+from antiphon.tenancy.caller import Caller
+from services.gateway.admission import Admission, on_behalf_of, settled_at_end
+from services.gateway.metering import MeteredRequest
+from services.gateway.request_body import BodyRoom, BodyShare
+from services.gateway.request_span import arrival_clock
+from services.gateway.tenants import caller_of
+from services.gateway.turn import Conductor
+from services.gateway.turn_demand import demand_of
+from services.gateway.turn_gate import TurnGate
+from services.gateway.turn_request import TurnEvent, TurnRequest
+from services.gateway.turn_watch import TurnWatch
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    share: BodyShare
+    watch: TurnWatch
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDoor:
+    gate: TurnGate
+    admission: Admission
+    bodies: BodyRoom
+    metrics: Metrics
+
+    def arrive(self, request: Request, opened: AsyncExitStack) -> Arrival:
+        """Before the body is read. Raises AtCapacity."""
+        self.gate.require_room()
+        share = opened.enter_context(self.bodies.share())
+        watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
+        return Arrival(share, watch, caller_of(request.scope))
+
+    async def enter(
+        self, arrival: Arrival, asked: TurnRequest, conductor: Conductor, endpoint: str, opened: AsyncExitStack
+    ) -> AsyncIterator[TurnEvent]:
+        """The turn's events; `opened` stops it and settles its account."""
+        asked = on_behalf_of(arrival.caller, asked)
+        metered = MeteredRequest(endpoint, self.admission.model_id)
+        admitted = await opened.enter_async_context(
+            self.admission.admit(arrival.caller, demand_of(asked), arrival.watch.usage, metered)
+        )
+        turn = await opened.enter_async_context(conductor.open_turn(asked, arrival.watch))
+        return await opened.enter_async_context(aclosing(settled_at_end(turn, admitted)))
