@@ -32,6 +32,7 @@ from services.gateway.answer_reader import AnswerReader
 from services.gateway.config import GatewaySettings
 from services.gateway.pipe import Pipe
 from services.gateway.turn_messages import TurnLimits
+from services.gateway.turn_preparation import TurnPreparation
 from services.gateway.turn_recovery import MediaAgain
 from services.gateway.turn_request import (
     FinishReason,
@@ -66,6 +67,13 @@ class Conductor:
         finally:
             running.cancel()
             await asyncio.wait({running})
+
+    async def prepare(self, request: TurnRequest) -> None:
+        """Returns once what such a turn begins with can be found by the next ones of its tenant. Cancel it when it is
+        not worth it any more. Raises what the stages raise, in groups."""
+        if request.cache_salt:
+            stages = self.stages.near(turn_recovery.affinity(request))
+            await TurnPreparation(stages, self.prompts, self.limits, request).run(self.settings.turn_seconds)
 
 
 class _Turn:
