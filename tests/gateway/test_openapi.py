@@ -82,7 +82,7 @@ async def test_every_refusal_has_the_envelope_for_its_schema(client: httpx.Async
     paths = (await client.get("/openapi.json")).json()["paths"]
     refusals = [
         answer
-        for path in ("/v1/chat/completions", "/v1/models/{model_id}")
+        for path in ("/v1/chat/completions", "/v1/audio/speech", "/v1/audio/transcriptions", "/v1/models/{model_id}")
         for operation in paths[path].values()
         for status, answer in operation["responses"].items()
         if status >= "400"
@@ -94,11 +94,12 @@ async def test_every_refusal_has_the_envelope_for_its_schema(client: httpx.Async
 
 async def test_every_optional_field_may_be_null(client: httpx.AsyncClient) -> None:
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
-    request = schemas["ChatCompletionRequest"]
-    for name, field in request["properties"].items():
-        if name not in request["required"]:
-            kinds = [kind.get("type") for kind in field.get("anyOf", [{"type": "null"}])]
-            assert "null" in kinds, name
+    for model in ("ChatCompletionRequest", "SpeechBody", "TranscriptionForm"):
+        request = schemas[model]
+        for name, field in request["properties"].items():
+            if name not in request["required"]:
+                kinds = [kind.get("type") for kind in field.get("anyOf", [{"type": "null"}])]
+                assert "null" in kinds, name
 
 
 async def test_every_reference_leads_somewhere(client: httpx.AsyncClient, app: FastAPI) -> None:
