@@ -1,6 +1,7 @@
 """Where a model computes and in what type: what "auto" in a service's settings means."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -54,6 +55,23 @@ def fetched(values: Tensor) -> Callable[[], Tensor]:
         return arriving
 
     return wait
+
+
+class Moment:
+    """When the device gets here in its order; on a CPU, now. Waits for nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._seconds = time.perf_counter()
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def ms_until(self, later: "Moment") -> float:
+        """Of one stream; both are over, as they are once what was computed between them has been fetched."""
+        if self._event is None or later._event is None:
+            return (later._seconds - self._seconds) * 1e3
+        return float(self._event.elapsed_time(later._event))
 
 
 def wait_for(device: torch.device) -> None:

@@ -31,6 +31,8 @@ class StageFigures(BaseModel):
     first_output_ms: float
     total_ms: float
     steps: int
+    # The Talker's only: of one frame, on average.
+    residual_codes_ms: float | None = None
 
 
 class Timings(BaseModel):

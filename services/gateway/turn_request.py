@@ -88,6 +88,8 @@ class StageTimings:
     first_output_ms: float
     total_ms: float
     steps: int
+    # The Talker's only: of one frame, on average.
+    residual_codes_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,11 @@ class Speech:
     def timings(self) -> Timings:
         return self._generation.timings
 
+    @property
+    def residual_codes_ms(self) -> float:
+        """Of one frame, on average; zero without any."""
+        return self._request.residual_codes_ms / max(1, len(self._request.frames))
+
     async def aclose(self) -> None:
         """Frees its pages, wherever it stands."""
         self._generation.cancel()

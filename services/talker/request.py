@@ -94,6 +94,8 @@ class TalkerRequest:
     frames: list[Frame] = field(default_factory=list)
     # (width): the sum of the embeddings of the latest frame's codes, on the device; the host may not know them yet.
     latest_sum: Tensor | None = None
+    # In which the residual codes of its frames were computed, beside those of others in the same steps.
+    residual_codes_ms: float = 0.0
 
     @property
     def user_rows(self) -> int:

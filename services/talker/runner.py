@@ -17,7 +17,7 @@ from antiphon.engine.sequence import Sequence, Slice
 from antiphon.model.attention import PackedBatch, PackedRows, PagedKeyValues, StepAttention
 from antiphon.model.config import TalkerConfig
 from antiphon.model.decode_batch import DecodeBatch
-from antiphon.model.placement import OwnStream, fetched, sent, sent_tensor
+from antiphon.model.placement import Moment, OwnStream, fetched, sent, sent_tensor
 from antiphon.model.talker import Talker
 from services.talker.frame_steps import FrameSteps
 from services.talker.request import OPENING_ROWS, Frame, TalkerRequest
@@ -82,10 +82,13 @@ class TalkerRunner:
             return lambda: first_codes.unsqueeze(1).to(torch.int16)
         groups = self._config.code_groups - 1
         uniforms, sampling = zip(*((each.uniforms(groups), each.residual_sampling) for each in requests), strict=True)
+        begun = Moment(self._device)
         codes, sums = self._frame_steps.run(hidden, first_codes.clamp(min=0), list(uniforms), sampling)
+        ended = Moment(self._device)
         for request, embedding_sum in zip(requests, sums.unbind(), strict=True):
             request.latest_sum = embedding_sum
-        return fetched(torch.cat((first_codes.unsqueeze(1), codes), 1).to(torch.int16))
+        arriving = fetched(torch.cat((first_codes.unsqueeze(1), codes), 1).to(torch.int16))
+        return partial(_timed, arriving, requests, begun, ended)
 
     def _all_end(self, requests: list[TalkerRequest], first_codes: Tensor) -> bool:
         """And could be computed once more, as a step that has begun meanwhile does."""
@@ -212,6 +215,14 @@ def _row_numbers(slices: list[TalkerSlice]) -> RowNumbers:
         each.sequence.request.write_positions(each.first_row, positions[:, stop - each.row_count : stop])
     sampled = [stop - 1 for each, stop in zip(slices, stops, strict=True) if each.samples]
     return RowNumbers(np.zeros(stops[-1], np.int64), positions, sampled)
+
+
+def _timed(arriving: Callable[[], Tensor], requests: list[TalkerRequest], begun: Moment, ended: Moment) -> Tensor:
+    """Waits for the frames; tells each request how long its residual codes took."""
+    frames = arriving()
+    for request in requests:
+        request.residual_codes_ms += begun.ms_until(ended)
+    return frames
 
 
 def _latest_sums(requests: list[TalkerRequest]) -> list[Tensor]:

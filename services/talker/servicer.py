@@ -68,6 +68,7 @@ class TalkerServicer:
                 await received  # what was wrong with the input, and ended the speech
                 raise InternalError("The Talker's speech ended without a reason.")
             reason, timings = finish_reason_message(speech.finish_reason), timings_message(speech.timings)
+            timings.residual_codes_ms = speech.residual_codes_ms
             yield SpeakResponse(end=SpeakEnd(finish_reason=reason, frame_count=frame_count, timings=timings))
 
     def _script(self, start: SpeakStart) -> Script:

@@ -31,6 +31,7 @@ async def test_calls_at_once_equal_the_reference(opened, tiny_lines):
         assert (end.finish_reason, end.frame_count) == (reason, len(each.codes))
         assert end.timings.total_ms >= end.timings.queue_ms + end.timings.first_output_ms > 0
         assert end.timings.steps >= len(each.codes)
+        assert 0 < end.timings.residual_codes_ms * len(each.codes) < end.timings.total_ms
     assert await becomes_idle(engine.decoder)
 
 

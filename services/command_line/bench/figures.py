@@ -41,6 +41,12 @@ class TurnFigures:
         """A frame's residual codes included."""
         return _pace(self.stages.get("talker"), self.frames)
 
+    @property
+    def residual_codes_ms(self) -> float | None:
+        """Of one frame, beside those of other turns in the same steps."""
+        talker = self.stages.get("talker")
+        return None if talker is None else talker.residual_codes_ms
+
 
 def _pace(stage: StageFigures | None, outputs: int) -> float | None:
     if stage is None or outputs < 2:
@@ -81,6 +87,8 @@ class RunFigures:
     # Medians of single turns, after their first output; None where the server does not tell.
     thinker_tokens_per_second: float | None
     talker_frames_per_second: float | None
+    # Of one frame.
+    residual_codes_ms: float | None
     # Mean of a turn's prompt.
     cached_tokens: float
 
@@ -103,6 +111,7 @@ def summarise(
         first_packet_ms=mean_parts([turn.first_packet_ms for turn in turns]),
         thinker_tokens_per_second=_median([turn.thinker_tokens_per_second for turn in turns]),
         talker_frames_per_second=_median([turn.talker_frames_per_second for turn in turns]),
+        residual_codes_ms=_median([turn.residual_codes_ms for turn in turns]),
         cached_tokens=sum(turn.cached_tokens for turn in turns) / len(turns),
     )
 

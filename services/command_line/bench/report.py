@@ -131,6 +131,7 @@ def _paper_table(runs: Sequence[RunFigures]) -> Table:
     table.add_section()
     for heading, name in _PAPER_PACES.items():
         table.add_row(heading, *(_or_dash(getattr(run, name), 0) for run in runs))
+    table.add_row("MTP, 15 codes of a frame, ms", *(_or_dash(run.residual_codes_ms, 1) for run in runs))
     table.add_row("generation real-time factor", *(f"{run.real_time_factor.p50:.2f}" for run in runs))
     return table
 
