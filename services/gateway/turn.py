@@ -5,6 +5,7 @@ What happens comes out as events in a bounded pipe; a full one holds every stage
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -15,10 +16,8 @@ from numpy.typing import NDArray
 
 from antiphon.errors import DeadlineExceeded, InternalError, InvalidInput
 from antiphon.prompt.layout import MediaLayout
-from antiphon.prompt.prompt import PromptBuilder, TokenCounts
-from antiphon.telemetry.names import StageName
+from antiphon.prompt.prompt import PromptBuilder
 from antiphon.v1.codec_service_pb2 import DecodeInputEnd, DecodeRequest
-from antiphon.v1.generation_pb2 import FINISH_REASON_LENGTH, Timings
 from antiphon.v1.media_pb2 import CodecFrames
 from antiphon.v1.talker_service_pb2 import SpeakRequest
 from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, GenerateStart, TextToken
@@ -31,17 +30,12 @@ from services.gateway import turn_messages, turn_recovery
 from services.gateway.answer_reader import AnswerReader
 from services.gateway.config import GatewaySettings
 from services.gateway.pipe import Pipe
+from services.gateway.turn_account import TurnAccount
+from services.gateway.turn_course import FROM_THE_BEGINNING, TurnCourse
 from services.gateway.turn_messages import TurnLimits
 from services.gateway.turn_preparation import TurnPreparation
 from services.gateway.turn_recovery import MediaAgain
-from services.gateway.turn_request import (
-    FinishReason,
-    SpeechDelta,
-    StageTimings,
-    TurnEnd,
-    TurnEvent,
-    TurnRequest,
-)
+from services.gateway.turn_request import SpeechDelta, TurnEvent, TurnRequest
 from services.gateway.turn_watch import TurnWatch
 
 # Row and frame messages that may wait between two stages; text tokens are few bytes and may all wait.
@@ -58,9 +52,12 @@ class Conductor:
     settings: GatewaySettings
 
     @asynccontextmanager
-    async def open_turn(self, request: TurnRequest, watch: TurnWatch) -> AsyncIterator[AsyncIterator[TurnEvent]]:
-        """The events of one turn, the last a TurnEnd. Leaving the block stops every stage before it returns."""
-        turn = _Turn(self, turn_recovery.with_seeds(request), watch)
+    async def open_turn(
+        self, request: TurnRequest, watch: TurnWatch, course: TurnCourse = FROM_THE_BEGINNING
+    ) -> AsyncIterator[AsyncIterator[TurnEvent]]:
+        """The events of one turn, the last a TurnEnd. Of one that goes on they tell all text, and the sound that its
+        listener lacks. Leaving the block stops every stage before it returns."""
+        turn = _Turn(self, turn_recovery.with_seeds(request), watch, course)
         running = asyncio.create_task(turn.run(), name="turn")
         try:
             yield turn.events
@@ -77,11 +74,13 @@ class Conductor:
 
 
 class _Turn:
-    def __init__(self, conductor: Conductor, request: TurnRequest, watch: TurnWatch) -> None:
+    def __init__(self, conductor: Conductor, request: TurnRequest, watch: TurnWatch, course: TurnCourse) -> None:
         settings = conductor.settings
         self._prompts, self._limits = conductor.prompts, conductor.limits
         self._stages = conductor.stages.near(turn_recovery.affinity(request))
-        self._request, self._watch = request, watch
+        self._request, self._watch, self._course = request, watch, course
+        # Of the answer: ids written elsewhere that have not been told here yet.
+        self._known_ids = deque[int](course.known.token_ids.tolist())
         self._seconds = settings.turn_seconds
         self._media = MediaAgain(self._stages, request, self._seconds)
         self._generate_start = GenerateStart()
@@ -93,11 +92,7 @@ class _Turn:
         self._reader: AnswerReader | None = None
         self._is_silent = False
         self._is_started = asyncio.Event()
-        self._prompt_tokens = TokenCounts(text=0, audio=0, image=0, video=0)
-        self._finish_reason: FinishReason = "stop"
-        self._text_tokens = self._cached_tokens = 0
-        self._frames = 0
-        self._timings: dict[StageName, StageTimings] = {}
+        self._account = TurnAccount()
 
     async def run(self) -> None:
         """Ends the events with what went wrong, if something did."""
@@ -127,7 +122,7 @@ class _Turn:
             if self._request.speech is not None:
                 tasks.create_task(self._speak(), name="speak")
                 tasks.create_task(self._decode(), name="decode")
-        await self.events.send(self._end())
+        await self.events.send(self._account.end(self._reader))
 
     async def _start(self, layouts: Sequence[MediaLayout]) -> None:
         """The layouts are known, so the prompt is; Thinker and Talker begin to read it."""
@@ -136,10 +131,12 @@ class _Turn:
         start = turn_messages.generate_start(request, prompt, self._limits, self._prompts)
         if request.speech is not None:
             speak = turn_messages.speak_start(request, request.speech, prompt, self._limits)
+            self._course.resume_speech(speak)
             await self._to_talker.send(SpeakRequest(start=speak))
+        self._course.resume_text(start)
         self._generate_start = start
         await self._to_thinker.send(GenerateRequest(start=start))
-        self._prompt_tokens = prompt.counts
+        self._account.prompt_tokens = prompt.counts
         self._reader = turn_messages.answer_reader(self._prompts, request, prompt)
         self._watch.prompt_built(prompt.counts, sum(layout.audio_seconds for layout in layouts))
         self._is_started.set()
@@ -171,9 +168,9 @@ class _Turn:
                     case "rows":
                         await self._to_thinker.send(GenerateRequest(rows=response.rows))
                     case "end":
-                        self._note("encoders", response.end.timings)
+                        self._account.note("encoders", response.end.timings)
                         self._watch.media_encoded(len(self._request.media), cached=response.end.cached_items)
-        self._require("encoders")
+        self._account.require("encoders")
         if not self._is_started.is_set():
             raise InternalError(f"The encoders told {len(layouts)} layouts of {len(self._request.media)} media.")
 
@@ -188,24 +185,36 @@ class _Turn:
                         rows = SpeakRequest(hidden_rows=response.hidden_rows)
                         await self._to_talker.send(rows, limit=_MESSAGES_BETWEEN)
                     case "token":
-                        self._cached_tokens += response.cached_prompt_tokens
+                        self._account.cached_tokens += response.cached_prompt_tokens
                         self._watch.prompt_cached(response.cached_prompt_tokens)
+                        if await self._tell_known():
+                            break
+                        self._course.wrote(response.token.id)
                         if await self._tell(response.token):
                             break
                     case "end":
-                        self._finish_with(response.end.finish_reason)
-                        self._note("thinker", response.end.timings)
+                        await self._tell_known(has_last=True)
+                        self._account.finish_with(response.end.finish_reason)
+                        self._account.note("thinker", response.end.timings)
             else:
-                self._require("thinker")
+                self._account.require("thinker")
         self._to_thinker.abandon()
         self._to_talker.close()
+
+    async def _tell_known(self, *, has_last: bool = False) -> bool:
+        """What was written elsewhere; has_last: the answer ends with it."""
+        while self._known_ids:
+            token_id = self._known_ids.popleft()
+            if await self._tell(TextToken(id=token_id, is_last=has_last and not self._known_ids)):
+                return True
+        return False
 
     async def _tell(self, token: TextToken) -> bool:
         """One token to the Talker and its text to the client; True when a stop string or a call has ended it."""
         if self._reader is None:
             raise InternalError("The Thinker wrote before it was asked.")
         self._watch.token()
-        self._text_tokens += 1
+        self._account.text_tokens += 1
         heard = self._reader.push(token.id, is_last=token.is_last)
         if self._request.speech is not None and not self._is_silent:
             self._is_silent = token.is_last or heard.is_cut or heard.is_silent
@@ -225,24 +234,33 @@ class _Turn:
 
     async def _speak(self) -> None:
         await self._is_started.wait()
+        await self._resume_sound()
         requests = RepeatableRequests(self._to_talker, lambda: self._media.hidden_rows(self._generate_start))
         call = self._stages.talker.speak(requests, timeout_seconds=self._seconds)
         async with aclosing(call) as responses:
             async for response in responses:
                 match response.WhichOneof("message"):
                     case "frames":
+                        self._course.spoke(response.frames)
                         await self._pass_frames(response.frames)
                     case "end":
-                        self._finish_with(response.end.finish_reason)
-                        self._note("talker", response.end.timings)
-        self._require("talker")
+                        self._account.finish_with(response.end.finish_reason)
+                        self._account.note("talker", response.end.timings)
+        self._account.require("talker")
         self._to_talker.abandon()
         await self._to_codec.send(DecodeRequest(end=DecodeInputEnd()))
         self._to_codec.close()
 
+    async def _resume_sound(self) -> None:
+        for request in self._course.resume_sound():
+            if request.HasField("frames"):
+                await self._pass_frames(request.frames)
+            else:
+                await self._to_codec.send(request)
+
     async def _pass_frames(self, frames: CodecFrames) -> None:
         self._watch.frames(frames.codes.shape[0])
-        self._frames += frames.codes.shape[0]
+        self._account.frames += frames.codes.shape[0]
         await self._to_codec.send(DecodeRequest(frames=frames))
 
     async def _decode(self) -> None:
@@ -255,36 +273,5 @@ class _Turn:
                         samples = arrays.unpack(response.waveform.samples, name="waveform.samples", shape=(None,))
                         await self.events.send(SpeechDelta(cast(NDArray[np.float32], samples)))
                     case "end":
-                        self._note("codec", response.end.timings)
-        self._require("codec")
-
-    def _finish_with(self, reason: int) -> None:
-        """Text or speech cut by its bound makes the answer cut."""
-        if reason == FINISH_REASON_LENGTH:
-            self._finish_reason = "length"
-
-    def _note(self, stage: StageName, timings: Timings) -> None:
-        self._timings[stage] = StageTimings(
-            queue_ms=timings.queue_ms,
-            first_output_ms=timings.first_output_ms,
-            total_ms=timings.total_ms,
-            steps=timings.steps,
-        )
-
-    def _require(self, stage: StageName) -> None:
-        """A stream that merely stops is not an end: the stage must have said so."""
-        if stage not in self._timings:
-            raise InternalError(f"The {stage} stage closed its stream before its end message.")
-
-    def _end(self) -> TurnEnd:
-        reader = self._reader
-        has_calls = reader is not None and reader.has_calls and self._finish_reason == "stop"
-        return TurnEnd(
-            finish_reason="tool_calls" if has_calls else self._finish_reason,
-            prompt_tokens=self._prompt_tokens,
-            text_tokens=self._text_tokens,
-            audio_tokens=self._frames,
-            stage_timings=self._timings,
-            cached_tokens=self._cached_tokens,
-            reasoning_tokens=reader.reasoning_tokens if reader is not None else 0,
-        )
+                        self._account.note("codec", response.end.timings)
+        self._account.require("codec")
