@@ -12,12 +12,15 @@ from antiphon.tenancy.memory_limiter import MemoryLimiter
 from antiphon.tenancy.memory_registry import MemoryRegistry
 from antiphon.tenancy.redis_limiter import RedisLimiter
 from antiphon.tenancy.redis_registry import RedisRegistry
+from antiphon.tenancy.redis_replies import RedisReplies
 from antiphon.tenancy.redis_usage_log import RedisUsageLog
 from antiphon.tenancy.registry import Registry
+from antiphon.tenancy.replies import MemoryReplies, Replies
 from antiphon.tenancy.settings import TenancySettings
 from antiphon.tenancy.usage_log import MemoryUsageLog, UsageLog
 
 _RECORDS_IN_MEMORY: Final = 10_000
+_REPLIES_IN_MEMORY: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Tenancy:
     registry: Registry = field(repr=False)
     limiter: Limiter = field(repr=False)
     usage: UsageLog = field(repr=False)
+    replies: Replies = field(repr=False)
 
     def identities(self) -> Identities:
         return Identities(self.registry, self.settings)
@@ -46,6 +50,7 @@ def open_tenancy(storage: Storage | None, settings: TenancySettings) -> Tenancy:
             RedisRegistry(storage),
             RedisLimiter(storage, settings.place_lease_seconds),
             RedisUsageLog(storage, settings.usage_retention_days),
+            RedisReplies(storage, settings.idempotency_seconds),
         )
     if settings.require_keys:
         raise InvalidInput("ANTIPHON_REQUIRE_KEYS is set, but not where keys are kept: set ANTIPHON_REDIS_URL, too.")
@@ -54,4 +59,5 @@ def open_tenancy(storage: Storage | None, settings: TenancySettings) -> Tenancy:
 
 def tenancy_in_memory(settings: TenancySettings) -> Tenancy:
     limiter = MemoryLimiter(settings.place_lease_seconds)
-    return Tenancy(settings, MemoryRegistry(), limiter, MemoryUsageLog(_RECORDS_IN_MEMORY))
+    replies = MemoryReplies(settings.idempotency_seconds, _REPLIES_IN_MEMORY)
+    return Tenancy(settings, MemoryRegistry(), limiter, MemoryUsageLog(_RECORDS_IN_MEMORY), replies)

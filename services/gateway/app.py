@@ -24,6 +24,7 @@ from services.gateway.chat_route import CHAT_PATH, ChatRoute
 from services.gateway.config import GatewaySettings
 from services.gateway.error_envelope import install_handlers
 from services.gateway.health import ReadinessCheck, StageProbe, always_ready, health_router
+from services.gateway.idempotency import Idempotency
 from services.gateway.media_source import MediaSource
 from services.gateway.models import models_router
 from services.gateway.realtime.admitted_turn import TurnOpener
@@ -82,6 +83,7 @@ def create_app(
     tenancy = tenancy or open_tenancy(storage, TenancySettings())
     app.state.admission = Admission(tenancy, (model.model_id, *model.aliases))
     install_handlers(app)
+    app.add_middleware(Idempotency, replies=tenancy.replies, answer_bytes=tenancy.settings.idempotent_answer_bytes)
     app.add_middleware(Identified, admission=app.state.admission)
     app.add_middleware(RequestSpan, metrics=metrics)
     _add_routes(app, settings, stages, media_client, metrics)

@@ -38,6 +38,18 @@ class RequestTimeoutError(AntiphonError):
     code = "request_timeout"
 
 
+class StillAnsweredError(errors.Conflict):
+    """The same request is under way; its answer can be had a little later."""
+
+    code = "idempotency_key_in_use"
+
+
+class UnprocessableError(AntiphonError):
+    """The same key for something else. Not 409, which stock clients try again."""
+
+    code = "idempotency_key_reused"
+
+
 class UnsupportedMediaTypeError(AntiphonError):
     code = "unsupported_media_type"
 
@@ -53,6 +65,7 @@ _STATUS_OF: Final[tuple[tuple[type[AntiphonError], HTTPStatus], ...]] = (
     (errors.NotFound, HTTPStatus.NOT_FOUND),
     (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.Conflict, HTTPStatus.CONFLICT),
+    (UnprocessableError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RequestTimeoutError, HTTPStatus.REQUEST_TIMEOUT),
     (UnsupportedMediaTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (errors.AtCapacity, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -89,7 +102,7 @@ def _retry_headers(error: BaseException) -> dict[str, str]:
             return {"retry-after": str(math.ceil(error.retry_after_seconds)), "x-should-retry": "false"}
         case errors.AtCapacity() | errors.RateLimited():
             return {"retry-after": str(math.ceil(error.retry_after_seconds))}
-        case errors.Unavailable():
+        case errors.Unavailable() | StillAnsweredError():
             return {"retry-after": "1"}
         case errors.Unauthenticated():
             return {"www-authenticate": "Bearer"}
