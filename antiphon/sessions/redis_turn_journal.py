@@ -9,7 +9,7 @@ from antiphon.sessions.settings import SessionSettings
 from antiphon.sessions.turn_journal import (
     JournalledTurn,
     TurnWriter,
-    require_progress_fits,
+    progress_too_large,
     require_record_fits,
     taken_over,
     turn_begun,
@@ -32,21 +32,23 @@ redis.call('HSET', KEYS[1], 'token', ARGV[2], 'record', ARGV[3], 'fence', 1)
     + _EXPIRE
     + "return 1"
 )
-# lifetime_ms, fence, where ids begin, ids, where frames begin, frames -> 1 written, 0 unknown, -1 another's, -2 a gap.
+# lifetime_ms, fence, where ids begin, ids, where frames begin, frames, most bytes
+# -> 1 written, 0 unknown, -1 another's, -2 too large, -3 a gap.
 # What is there already is not written twice: a writer's second try begins where its first began.
 _APPEND: Final = Script(
     """
 local fence = redis.call('HGET', KEYS[1], 'fence')
 if not fence then return 0 end
 if fence ~= ARGV[2] then return -1 end
+if ARGV[3] + #ARGV[4] + ARGV[5] + #ARGV[6] > tonumber(ARGV[7]) then return -2 end
 local function add(key, start, data)
   local known = redis.call('STRLEN', key) - start
   if known < 0 then return false end
   if known < #data then redis.call('APPEND', key, string.sub(data, known + 1)) end
   return true
 end
-if not add(KEYS[2], tonumber(ARGV[3]), ARGV[4]) then return -2 end
-if not add(KEYS[3], tonumber(ARGV[5]), ARGV[6]) then return -2 end
+if not add(KEYS[2], tonumber(ARGV[3]), ARGV[4]) then return -3 end
+if not add(KEYS[3], tonumber(ARGV[5]), ARGV[6]) then return -3 end
 """
     + _EXPIRE
     + "return 1"
@@ -116,9 +118,12 @@ class _RedisTurnWriter:
 
     async def append(self, progress: Progress) -> None:
         ids, frames = pack_ids(progress.token_ids), pack_frames(progress.frames)
-        require_progress_fits(self._ids_bytes + self._frames_bytes + len(ids) + len(frames), self._settings)
-        arguments = (self._lifetime_ms, self._fence, self._ids_bytes, ids, self._frames_bytes, frames)
-        _require_written(integer(await self._storage.run(_APPEND, self._keys, arguments)))
+        most = self._settings.turn_progress_bytes
+        arguments = (self._lifetime_ms, self._fence, self._ids_bytes, ids, self._frames_bytes, frames, most)
+        outcome = integer(await self._storage.run(_APPEND, self._keys, arguments))
+        if outcome == -2:
+            raise progress_too_large(self._ids_bytes + self._frames_bytes + len(ids) + len(frames), self._settings)
+        _require_written(outcome)
         self._ids_bytes += len(ids)
         self._frames_bytes += len(frames)
 
@@ -132,7 +137,7 @@ def _require_written(outcome: int) -> None:
         raise unknown_turn()
     if outcome == -1:
         raise taken_over()
-    if outcome == -2:
+    if outcome < 0:
         raise InternalError("The journal of a turn lacks what was written before: Redis lost it. The turn goes on.")
 
 

@@ -91,7 +91,8 @@ class _MemoryTurnWriter:
     async def append(self, progress: Progress) -> None:
         turn = self._own_turn()
         longer = Progress.joined((turn.progress, progress))
-        require_progress_fits(longer.size_bytes, self._settings)
+        if longer.size_bytes > self._settings.turn_progress_bytes:
+            raise progress_too_large(longer.size_bytes, self._settings)
         self._kept.put(self._tenant, self._turn_id, (self._fence, replace(turn, progress=longer)))
 
     async def finish(self) -> None:
@@ -111,9 +112,8 @@ def require_record_fits(record: bytes, settings: SessionSettings) -> None:
         raise TooLarge(f"The record of a turn has at most {settings.turn_record_bytes} bytes; came {len(record)}.")
 
 
-def require_progress_fits(size_bytes: int, settings: SessionSettings) -> None:
-    if size_bytes > settings.turn_progress_bytes:
-        raise TooLarge(f"The journal of a turn has at most {settings.turn_progress_bytes} bytes; came {size_bytes}.")
+def progress_too_large(size_bytes: int, settings: SessionSettings) -> TooLarge:
+    return TooLarge(f"The journal of a turn has at most {settings.turn_progress_bytes} bytes; came {size_bytes}.")
 
 
 def unknown_turn() -> NotFound:
