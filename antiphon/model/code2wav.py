@@ -5,7 +5,7 @@ Frames of several streams go through side by side; `Code2WavStreams` keeps what 
 
 from collections.abc import Iterable
 from itertools import chain, pairwise
-from math import prod
+from math import ceil, prod
 from typing import cast
 
 import torch
@@ -19,6 +19,8 @@ from antiphon.model.config import Code2WavConfig, OmniConfig
 from antiphon.model.weights import Checkpoint
 
 _DILATIONS = (1, 3, 9)
+# Rows that a convolution looks at.
+_KERNEL = 7
 
 
 class Code2Wav(nn.Module):
@@ -60,6 +62,22 @@ class Code2Wav(nn.Module):
         for rate in self.config.upsample_rates:
             rows = (rows + 1) * rate
         return rows
+
+    @property
+    def context_frames(self) -> int:
+        """Frames before one that its samples follow from; what was before those cannot be heard in it."""
+        config, rows_per_frame = self.config, 1
+        frames = 0.0
+        for ratio in config.upsampling_ratios:
+            rows_per_frame *= ratio
+            frames += (_KERNEL - 1) / rows_per_frame
+        frames += (_KERNEL - 1) / rows_per_frame
+        for rate in config.upsample_rates:
+            frames += 1 / rows_per_frame
+            rows_per_frame *= rate
+            frames += (_KERNEL - 1) * sum(_DILATIONS) / rows_per_frame
+        frames += (_KERNEL - 1) / rows_per_frame
+        return config.layers * (config.sliding_window - 1) + ceil(frames)
 
     def streams(self) -> Code2WavStreams:
         """For streams whose pushes may go together."""
@@ -111,7 +129,7 @@ class _Table(nn.Module):
 class _ConvNext(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.dwconv = DepthwiseConv(channels, 7)
+        self.dwconv = DepthwiseConv(channels, _KERNEL)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.pwconv2 = nn.Linear(4 * channels, channels)
@@ -126,7 +144,7 @@ class _ConvNext(nn.Module):
 class _ResidualUnit(nn.Module):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.act1, self.conv1 = Snake(channels), CausalConv(channels, channels, 7, dilation)
+        self.act1, self.conv1 = Snake(channels), CausalConv(channels, channels, _KERNEL, dilation)
         self.act2, self.conv2 = Snake(channels), CausalConv(channels, channels, 1)
 
     def forward(self, rows: Tensor, tails: Tails) -> Tensor:
@@ -150,8 +168,8 @@ class _DecoderBlock(nn.Module):
 
 def _decoder_layers(config: Code2WavConfig) -> Iterable[nn.Module]:
     widths = [config.decoder_width // 2**level for level in range(len(config.upsample_rates) + 1)]
-    yield CausalConv(config.width, widths[0], 7)
+    yield CausalConv(config.width, widths[0], _KERNEL)
     for (channels_in, channels_out), rate in zip(pairwise(widths), config.upsample_rates, strict=True):
         yield _DecoderBlock(channels_in, channels_out, rate)
     yield Snake(widths[-1])
-    yield CausalConv(widths[-1], 1, 7)
+    yield CausalConv(widths[-1], 1, _KERNEL)

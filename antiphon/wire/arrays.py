@@ -64,6 +64,11 @@ def unpack_floats(tensor: Tensor, *, name: str, shape: Sequence[int | None]) -> 
     return unpack(tensor, name=name, shape=shape, data_types=FLOATS).astype(np.float32, copy=False)
 
 
+def row_count(tensor: Tensor) -> int:
+    """Of its first axis, whatever else is wrong with it."""
+    return tensor.shape[0] if tensor.shape else 0
+
+
 def without_first(tensor: Tensor, rows: int) -> Tensor:
     """What is left of it, counted on its first axis."""
     row_bytes = len(tensor.data) // tensor.shape[0]

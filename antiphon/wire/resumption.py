@@ -77,10 +77,10 @@ class EncodeResumption:
     def _new_rows(self, response: EncodeResponse) -> EncodeResponse | None:
         rows = response.rows
         known = self._rows[rows.modality] - rows.first_row
-        self._rows[rows.modality] = max(self._rows[rows.modality], rows.first_row + rows.rows.shape[0])
+        self._rows[rows.modality] = max(self._rows[rows.modality], rows.first_row + arrays.row_count(rows.rows))
         if known <= 0:
             return response
-        if known >= rows.rows.shape[0]:
+        if known >= arrays.row_count(rows.rows):
             return None
         new = EmbeddingRows(
             modality=rows.modality,
@@ -130,8 +130,8 @@ class GenerateResumption:
     def _new_rows(self, response: GenerateResponse) -> GenerateResponse | None:
         rows = response.hidden_rows
         known = self._hidden_rows - rows.first_row
-        self._hidden_rows = max(self._hidden_rows, rows.first_row + rows.rows.shape[0])
-        if known >= rows.rows.shape[0]:
+        self._hidden_rows = max(self._hidden_rows, rows.first_row + arrays.row_count(rows.rows))
+        if known >= arrays.row_count(rows.rows):
             return None
         if known > 0:
             rows.rows.CopyFrom(arrays.without_first(rows.rows, known))
@@ -152,7 +152,7 @@ class SpeakResumption:
     def told(self, request: SpeakRequest) -> None:
         self._tokens += request.HasField("token")
         if request.HasField("start") and request.start.HasField("spoken"):
-            self._frames = request.start.spoken.codes.shape[0]
+            self._frames = arrays.row_count(request.start.spoken.codes)
         self._has_all = request.HasField("token") and request.token.is_last
 
     def told_again(self, kept: Sequence[SpeakRequest]) -> Iterable[SpeakRequest]:
@@ -193,7 +193,7 @@ class DecodeResumption:
 
     def told(self, request: DecodeRequest) -> None:
         if request.HasField("frames"):
-            self._told_frames += request.frames.codes.shape[0]
+            self._told_frames += arrays.row_count(request.frames.codes)
         if request.HasField("start"):
             self._samples = request.start.delivered_samples
         self._has_all = request.HasField("end")
@@ -210,14 +210,14 @@ class DecodeResumption:
             return response
         waveform = response.waveform
         self._decoded_frames = max(self._decoded_frames, waveform.frames_decoded)
-        count, known = waveform.samples.shape[0], self._samples - waveform.first_sample
+        count, known = arrays.row_count(waveform.samples), self._samples - waveform.first_sample
         if known >= count:
             return None
         if known > 0:
             waveform.samples.CopyFrom(arrays.without_first(waveform.samples, known))
             waveform.first_sample += known
-        self._samples = waveform.first_sample + waveform.samples.shape[0]
-        self._playback.deliver(waveform.samples.shape[0], time.monotonic())
+        self._samples = waveform.first_sample + arrays.row_count(waveform.samples)
+        self._playback.deliver(arrays.row_count(waveform.samples), time.monotonic())
         return response
 
     def owes(self) -> bool:
@@ -229,7 +229,7 @@ class DecodeResumption:
 def _together(frames: Sequence[Tensor]) -> Iterator[DecodeRequest]:
     """The frames of many messages in few."""
     data, groups = b"".join(part.data for part in frames), frames[0].shape[1]
-    size = len(data) // sum(part.shape[0] for part in frames) * _FRAMES_A_MESSAGE
+    size = len(data) // sum(arrays.row_count(part) for part in frames) * _FRAMES_A_MESSAGE
     for number, start in enumerate(range(0, len(data), size)):
         codes = _codes(data[start : start + size], groups)
         yield DecodeRequest(frames=CodecFrames(first_frame=number * _FRAMES_A_MESSAGE, codes=codes))

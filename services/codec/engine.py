@@ -44,6 +44,14 @@ class _Push:
     clock: Clock
 
 
+@dataclass(frozen=True, slots=True)
+class FrameSpan:
+    """How much sound a frame makes, and the frames before it that are heard in that."""
+
+    samples_per_frame: int
+    context_frames: int
+
+
 class CodecEngine:
     def __init__(self, settings: CodecSettings) -> None:
         self.settings = settings
@@ -52,6 +60,7 @@ class CodecEngine:
         self._streams: Code2WavStreams | None = None
         self._frames_per_batch = settings.frames_per_batch or _FRAMES_PER_BATCH_CPU
         self._own = OwnStream(None)
+        self._span = FrameSpan(samples_per_frame=0, context_frames=0)
         self._live = 0
         # A stream waits for its push before the next, so the queue never holds more than the streams.
         self._worker: Batcher[_Push, Tensor] = Batcher(
@@ -88,7 +97,7 @@ class CodecEngine:
         self._live += 1
         stream = self._streams.open()
         try:
-            yield SpeechStream(stream, self._worker, self.settings)
+            yield SpeechStream(stream, self._worker, self.settings, self._span)
         finally:
             stream.close()
             self._live -= 1
@@ -99,6 +108,7 @@ class CodecEngine:
             self._frames_per_batch = _FRAMES_PER_BATCH
         checkpoint = Checkpoint(self.settings.checkpoint)
         model = Code2Wav.load(checkpoint, self._config, dtype=where.dtype, device=where.device)
+        self._span = FrameSpan(model.samples_per_frame, model.context_frames)
         streams = Code2WavStreams(self._decoder(model, where.device))
         # The first computations choose kernels; no listener should wait for that.
         warm_up, silence = streams.open(), torch.zeros(2, self.config.quantizers, dtype=torch.int64)
@@ -141,8 +151,10 @@ class CodecEngine:
 class SpeechStream:
     """One speech. Equal to one decode of all its frames, however they are grouped."""
 
-    def __init__(self, stream: Code2WavStream, worker: Batcher[_Push, Tensor], settings: CodecSettings) -> None:
-        self._stream, self._worker = stream, worker
+    def __init__(
+        self, stream: Code2WavStream, worker: Batcher[_Push, Tensor], settings: CodecSettings, span: FrameSpan
+    ) -> None:
+        self._stream, self._worker, self._span = stream, worker, span
         self._clock = Clock(arrived=time.monotonic())
         self._pace = Pace(frames_per_push=settings.frames_per_push, lead_seconds=settings.lead_seconds)
         self._frames_per_push = settings.frames_per_push
@@ -150,10 +162,21 @@ class SpeechStream:
         self.sample_count = 0
         # The listener has them from another replica.
         self._delivered_elsewhere = 0
+        # The first that is decoded here.
+        self._first_frame = 0
 
     def resume(self, delivered_samples: int) -> None:
-        """Before the first push: the speech is decoded from its beginning, and delivered from there on."""
+        """Before the first push: the speech is delivered from there on, and decoded from as far before it as can be
+        heard."""
         self._delivered_elsewhere = delivered_samples
+        span = self._span
+        self._first_frame = max(0, delivered_samples // span.samples_per_frame - span.context_frames)
+        self.frame_count = self._first_frame
+        self.sample_count = self._first_frame * span.samples_per_frame
+
+    def audible(self, codes: NDArray[np.int16], first_frame: int) -> NDArray[np.int16]:
+        """Of frames that came: those that have to be decoded."""
+        return codes[max(0, self._first_frame - first_frame) :]
 
     @property
     def lacks_samples(self) -> int:

@@ -78,8 +78,10 @@ class CodecServicer:
             if kind != "frames":
                 raise InvalidInput(f"Expected frames or end; came {kind or 'an empty message'}.")
             codes = self._codes(request.frames, expected_frame)
+            audible = speech.audible(codes, expected_frame)
             expected_frame += len(codes)
-            await inbox.put(codes)
+            if len(audible):
+                await inbox.put(audible)
         raise InvalidInput("The input broke off before its end message.")
 
     def _codes(self, frames: CodecFrames, expected_frame: int) -> NDArray[np.int16]:
@@ -120,8 +122,7 @@ def _delivered(start: DecodeStart) -> int:
 def _require_known(speech: SpeechStream) -> None:
     if speech.lacks_samples:
         raise InvalidInput(
-            f"start.delivered_samples: expected at most the {speech.sample_count} samples of all frames; came "
-            f"{speech.lacks_samples} more.",
+            f"start.delivered_samples: expected no more than all frames make; {speech.lacks_samples} are beyond them.",
             param="start.delivered_samples",
         )
 

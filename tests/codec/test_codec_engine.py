@@ -254,7 +254,7 @@ async def test_a_lost_device_is_told_to_whoever_watches(engine: CodecEngine, mon
 
     engine.check()
     monkeypatch.setattr(Code2WavStream, "push", lose)
-    with engine.open() as speech, pytest.raises(InternalError, match="The codec broke"):
+    with engine.open() as speech, pytest.raises(Unavailable, match="The codec broke"):
         await speech.push(draw_codes(1).numpy())
     with pytest.raises(InternalError, match="The codec broke"):
         engine.check()

@@ -237,7 +237,7 @@ async def test_a_lost_device_is_told_to_whoever_watches(
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
         monkeypatch.setattr(VisionEncoder, "encode_many", lose)
-        with pytest.raises(InternalError, match="The stage failed by a defect of its own"):
+        with pytest.raises(Unavailable, match="The vision encoder"):
             await answers(encoders, requests(image(PNG)))
         with pytest.raises(InternalError, match="The vision encoder broke"):
             encoders.engine.check()
