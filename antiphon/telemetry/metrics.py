@@ -11,6 +11,7 @@ from antiphon.telemetry.first_packet import FirstPacket
 from antiphon.telemetry.names import StageName
 from antiphon.telemetry.page_metrics import PageMetrics
 from antiphon.telemetry.storage_metrics import StorageMetrics
+from antiphon.telemetry.tenant_metrics import TenantMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -71,6 +72,7 @@ class Metrics:
             ("stage",),
             registry=self.registry,
         )
+        self.tenants = TenantMetrics(self.registry)
         self.pages = PageMetrics()
         self.registry.register(self.pages)
 

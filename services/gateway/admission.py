@@ -9,12 +9,14 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, RateLimited
+from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.caller import Caller
 from antiphon.tenancy.limiter import Demand, Limiter, Reservation, Standing, is_limited
 from antiphon.tenancy.meter import Meter
 from antiphon.tenancy.opening import Tenancy
 from antiphon.tenancy.places import HeldPlaces
+from antiphon.tenancy.usage_log import UsageRecord
 from services.gateway.metering import MeteredRequest, usage_record
 from services.gateway.turn_request import TurnEnd, TurnEvent, TurnRequest, TurnScheduling
 from services.gateway.turn_usage import TurnUsage
@@ -50,8 +52,10 @@ class Admitted:
 class Admission:
     """Of one gateway; begins nothing before it is asked. Whoever made it closes it."""
 
-    def __init__(self, tenancy: Tenancy, model_names: tuple[str, ...]) -> None:
+    def __init__(self, tenancy: Tenancy, model_names: tuple[str, ...], metrics: Metrics) -> None:
         """model_names: of the model served, its id first."""
+        self._metrics = metrics.tenants
+        self._metrics.name_at_most(tenancy.settings.named_tenants)
         self.tenancy, self._model_names, self.model_id = tenancy, model_names, model_names[0]
         self._limiter: Limiter = tenancy.limiter
         self._identities = tenancy.identities()
@@ -90,7 +94,7 @@ class Admission:
             raise
         finally:
             if request is not None:
-                self._meter.record(usage_record(caller, request, admitted.usage, failure))
+                self._write_down(usage_record(caller, request, admitted.usage, failure))
             await admitted.settle()
 
     async def settle(self, reservation: Reservation, usage: TurnUsage) -> None:
@@ -110,10 +114,23 @@ class Admission:
     async def _reserve(self, caller: Caller, demand: Demand) -> Reservation | None:
         if not is_limited(caller.limits):
             return None
-        reservation = await self._limiter.reserve(caller.tenant, caller.limits, demand)
+        try:
+            reservation = await self._limiter.reserve(caller.tenant, caller.limits, demand)
+        except RateLimited:
+            self._metrics.count_refusal(caller.tenant)
+            raise
         if demand.place is not None:
             self._places.hold(reservation)
         return reservation
+
+    def _write_down(self, record: UsageRecord) -> None:
+        self._meter.record(record)
+        self._metrics.count_turn(
+            record.tenant,
+            record.outcome,
+            input_tokens=record.prompt_tokens,
+            output_tokens=record.completion_tokens,
+        )
 
     async def _settle(self, reservation: Reservation, usage: TurnUsage) -> None:
         for pause in _SETTLING_PAUSES_SECONDS:

@@ -81,7 +81,7 @@ def create_app(
     app.state.sessions = open_sessions(storage, SessionSettings())
     model = read_served_model(settings)
     tenancy = tenancy or open_tenancy(storage, TenancySettings())
-    app.state.admission = Admission(tenancy, (model.model_id, *model.aliases))
+    app.state.admission = Admission(tenancy, (model.model_id, *model.aliases), metrics)
     install_handlers(app)
     app.add_middleware(Idempotency, replies=tenancy.replies, answer_bytes=tenancy.settings.idempotent_answer_bytes)
     app.add_middleware(Identified, admission=app.state.admission)
