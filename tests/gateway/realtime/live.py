@@ -49,6 +49,7 @@ class Live:
         """The next event of this type; what comes before it is kept in `events`."""
         event = await self.next()
         while event["type"] != kind:
+            assert event["type"] != "error", event
             event = await self.next()
         return event
 

@@ -45,14 +45,22 @@ class InputBuffer:
     def take_all(self) -> bytes:
         return self._cut(self.end_ms)
 
+    def until(self, position_ms: float) -> bytes:
+        """What `take_until` would take."""
+        return bytes(self._pcm[: self._byte_count(position_ms)])
+
     @property
     def bytes_per_ms(self) -> float:
         return SAMPLE_RATES_HZ[self.encoding] * _SAMPLE_BYTES / 1e3
 
     def _cut(self, position_ms: float) -> bytes:
-        samples = round((position_ms - self.start_ms) * self.bytes_per_ms / _SAMPLE_BYTES)
-        count = max(0, min(samples * _SAMPLE_BYTES, len(self._pcm)))
+        count = self._byte_count(position_ms)
         taken = bytes(self._pcm[:count])
         del self._pcm[:count]
         self.start_ms += count / self.bytes_per_ms
         return taken
+
+    def _byte_count(self, position_ms: float) -> int:
+        """Held before this position."""
+        samples = round((position_ms - self.start_ms) * self.bytes_per_ms / _SAMPLE_BYTES)
+        return max(0, min(samples * _SAMPLE_BYTES, len(self._pcm)))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.gateway.realtime.core.items import InputSound, Item, OutputPart
-from services.gateway.realtime.core.response import Failure, Response, Usage
+from services.gateway.realtime.core.response import AnswerOptions, Failure, Response, Usage
 
 # Events.
 
@@ -234,6 +234,27 @@ class Transcribe:
     sound: InputSound
 
 
-Effect = StartAnswer | StopAnswer | ListenerStopped | Transcribe
+@dataclass(frozen=True, slots=True)
+class AnswerComing:
+    """What will be asked begins like this."""
+
+    options: AnswerOptions
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForeseen:
+    """A user has paused. If nothing more comes, exactly this will be asked."""
+
+    options: AnswerOptions
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NothingForeseen:
+    """He goes on to speak."""
+
+
+Effect = StartAnswer | StopAnswer | ListenerStopped | Transcribe | AnswerComing | AnswerForeseen | NothingForeseen
 Outcome = Event | Effect
 Outcomes = list[Outcome]

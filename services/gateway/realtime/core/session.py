@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from antiphon.errors import InvalidInput
 from services.gateway.realtime.core.answer import Answer, MakeId
 from services.gateway.realtime.core.answers import Answers
-from services.gateway.realtime.core.ears import Ears, TurnBegan, TurnDone
+from services.gateway.realtime.core.ears import Ears, SoundGrew, TurnBegan, TurnDone, TurnPaused, TurnWentOn
+from services.gateway.realtime.core.foresight import Foresight
 from services.gateway.realtime.core.items import (
-    SAMPLE_RATES_HZ,
-    AssistantItem,
     Encoding,
     InputSound,
     Item,
     ItemList,
-    OutputSpeech,
     UserItem,
 )
 from services.gateway.realtime.core.outcomes import (
@@ -41,9 +39,8 @@ from services.gateway.realtime.core.outcomes import (
     TranscriptionFailed,
 )
 from services.gateway.realtime.core.response import AnswerOptions, Failure, StopReason, Usage
+from services.gateway.realtime.core.truncation import truncated
 from services.gateway.realtime.core.turn_detection import TurnDetection
-
-_OUTPUT_RATE_HZ = SAMPLE_RATES_HZ["pcm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,8 @@ class SessionLimits:
     item_bytes: int
     # At one time, beside the conversation.
     side_responses: int
+    # Of the next prompt, what is known of it is told before it is asked.
+    tells_beginnings: bool = False
 
 
 class Session:
@@ -73,6 +72,7 @@ class Session:
         self.items = ItemList(limits.items, limits.item_bytes)
         self.ears = Ears(config.input_encoding, config.turn_detection, limits.buffer_seconds, limits.quiet_seconds)
         self._answers = Answers(self.items, make_id, limits.side_responses)
+        self._foresight = Foresight(self.items, tells_beginnings=limits.tells_beginnings)
         # Announced by speech_started, made when the speech ends.
         self._coming_item_id: str | None = None
         # The user has said something while an answer went on that may not be interrupted.
@@ -91,7 +91,7 @@ class Session:
             )
         self.ears.configure(config.input_encoding, config.turn_detection)
         self.config = config
-        return [SessionUpdated()]
+        return [SessionUpdated(), *self._foresight.nothing(), *self._beginning()]
 
     # Sound that comes in.
 
@@ -103,7 +103,13 @@ class Session:
                 case TurnBegan():
                     outcomes += self._begin_turn(fact)
                 case TurnDone():
-                    outcomes += self._end_turn(fact)
+                    outcomes += [*self._end_turn(fact), *self._foresight.nothing()]
+                case TurnPaused(pcm16):
+                    outcomes += self._foresee(pcm16)
+                case TurnWentOn():
+                    outcomes += self._foresight.nothing()
+                case SoundGrew(pcm16):
+                    outcomes += self._beginning(pcm16)
         return outcomes
 
     def commit(self) -> Outcomes:
@@ -114,12 +120,12 @@ class Session:
                 f"the buffer holds {held_ms:.0f} ms.",
                 code="input_audio_buffer_commit_empty",
             )
-        return self._commit(self.ears.take_all())
+        return [*self._commit(self.ears.take_all()), *self._foresight.nothing()]
 
     def clear(self) -> Outcomes:
         self.ears.take_all()
         self._coming_item_id = None
-        return [BufferCleared()]
+        return [BufferCleared(), *self._foresight.nothing()]
 
     def played_until(self, moment: float) -> None:
         """The listener will have heard all that he was sent; quiet counts from there."""
@@ -144,39 +150,19 @@ class Session:
 
     def create_item(self, item: Item, after: str | None) -> Outcomes:
         previous_id = self.items.insert(item, after)
-        return [ItemAdded(item, previous_id), ItemDone(item, previous_id)]
+        return [ItemAdded(item, previous_id), ItemDone(item, previous_id), *self._foresight.nothing()]
 
     def retrieve_item(self, item_id: str) -> Outcomes:
         return [ItemRetrieved(self._item(item_id, "retrieve"))]
 
     def delete_item(self, item_id: str) -> Outcomes:
         self.items.delete(self._item(item_id, "delete").id)
-        return [ItemDeleted(item_id)]
+        return [ItemDeleted(item_id), *self._foresight.nothing()]
 
     def truncate_item(self, item_id: str, content_index: int, audio_end_ms: int) -> Outcomes:
         """What was not heard is forgotten: the transcript keeps the words that had been said by then."""
-        item = self._item(item_id, "truncate")
-        part = (
-            item.parts[content_index] if isinstance(item, AssistantItem) and content_index < len(item.parts) else None
-        )
-        if not isinstance(item, AssistantItem) or not isinstance(part, OutputSpeech) or part.alignment is None:
-            raise InvalidInput(
-                "Only speech that was generated in this session can be truncated; this content is none.",
-                param="item_id",
-                code="item_truncate_invalid_item_id",
-            )
-        sample_count = audio_end_ms * _OUTPUT_RATE_HZ // 1000
-        if sample_count > part.sample_count:
-            raise InvalidInput(
-                f"Audio content of {part.sample_count * 1000 // _OUTPUT_RATE_HZ} ms is already shorter than "
-                f"{audio_end_ms} ms.",
-                param="audio_end_ms",
-                code="invalid_value",
-            )
-        heard = replace(part, transcript=part.alignment.heard(part.transcript, sample_count), sample_count=sample_count)
-        parts = tuple(heard if index == content_index else other for index, other in enumerate(item.parts))
-        self.items.replace(replace(item, parts=parts))
-        return [ItemTruncated(item_id, content_index, audio_end_ms)]
+        self.items.replace(truncated(self._item(item_id, "truncate"), content_index, audio_end_ms))
+        return [ItemTruncated(item_id, content_index, audio_end_ms), *self._foresight.nothing()]
 
     # Answers.
 
@@ -220,8 +206,8 @@ class Session:
         outcomes = self._answers.close(response_id, end)
         if self._owes_answer and self._answers.current is None:
             self._owes_answer = False
-            outcomes += self._answers.open(self.config.answers, after_speech=True)
-        return outcomes
+            return outcomes + self._answers.open(self.config.answers, after_speech=True)
+        return outcomes + self._beginning()
 
     # How turns begin and end.
 
@@ -230,9 +216,9 @@ class Session:
         outcomes: Outcomes = [SpeechStarted(fact.at_ms, self._coming_item_id)]
         detection, current = self.config.turn_detection, self._answers.current
         if detection is None or not detection.interrupts_response:
-            return outcomes
+            return outcomes + self._beginning()
         stopped = self._stop(current, "turn_detected") if current is not None else []
-        return [*outcomes, ListenerStopped(), *stopped]
+        return [*outcomes, ListenerStopped(), *stopped, *self._beginning()]
 
     def _end_turn(self, fact: TurnDone) -> Outcomes:
         item_id = self._coming_item_id or self._make_id("item")
@@ -248,6 +234,19 @@ class Session:
             self._owes_answer = True
             return outcomes
         return outcomes + self._answers.open(self.config.answers, after_speech=fact.quiet_since_ms is None)
+
+    def _foresee(self, pcm16: bytes) -> Outcomes:
+        detection = self.config.turn_detection
+        if detection is None or not (detection.foresees and detection.creates_response) or self._answers.current:
+            return []
+        return self._foresight.whole(self.config.answers, self._said(pcm16))
+
+    def _beginning(self, pcm16: bytes | None = None) -> Outcomes:
+        return self._foresight.beginning(self.config.answers, None if pcm16 is None else self._said(pcm16))
+
+    def _said(self, pcm16: bytes) -> UserItem:
+        """The user's turn, if this is all of it."""
+        return UserItem(self._coming_item_id or "coming", (InputSound(pcm16, self.ears.buffer.encoding),))
 
     def _commit(self, pcm16: bytes) -> Outcomes:
         item_id, self._coming_item_id = self._coming_item_id or self._make_id("item"), None

@@ -15,10 +15,18 @@ class TurnDetection:
     threshold: float = 0.5
     prefix_padding_ms: int = 300
     silence_ms: int = 500
+    # Of the silence after a speech, kept with it; None keeps all of it.
+    trailing_ms: int | None = None
+    # The answer is begun when so much silence has been heard, before it is known that nothing follows.
+    foresees: bool = False
     # Of quiet after an answer, until one is given unasked.
     idle_ms: int | None = None
     creates_response: bool = True
     interrupts_response: bool = True
+
+    @property
+    def kept_silence_ms(self) -> int:
+        return self.silence_ms if self.trailing_ms is None else min(self.trailing_ms, self.silence_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +36,22 @@ class SpeechBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechPaused:
+    # Here its sound ends, unless it goes on.
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechWentOn:
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechEnded:
     # With the silence that shows it.
     at_ms: int
+    # With the silence that is kept.
+    sound_ends_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +59,7 @@ class StillQuiet:
     at_ms: int
 
 
-Heard = SpeechBegan | SpeechEnded | StillQuiet
+Heard = SpeechBegan | SpeechPaused | SpeechWentOn | SpeechEnded | StillQuiet
 
 
 class TurnDetector:
@@ -48,6 +69,7 @@ class TurnDetector:
         self._begin_ms = base_ms
         self._loud_windows = 0
         self._quiet_ms = 0
+        self._paused_at_ms: int | None = None
         self.is_speech = False
 
     def push(self, probability: float) -> Heard:
@@ -57,7 +79,7 @@ class TurnDetector:
 
     def reset(self) -> None:
         """The speech so far has been taken or thrown away; what comes begins anew."""
-        self.is_speech, self._loud_windows, self._quiet_ms = False, 0, 0
+        self.is_speech, self._loud_windows, self._quiet_ms, self._paused_at_ms = False, 0, 0, None
         self._begin_ms = self._now_ms
 
     def _before(self, probability: float) -> Heard:
@@ -73,10 +95,14 @@ class TurnDetector:
 
     def _during(self, probability: float) -> Heard:
         if probability >= self.options.threshold - _HYSTERESIS:
-            self._quiet_ms = 0
-            return StillQuiet(self._now_ms)
+            was_paused, self._quiet_ms, self._paused_at_ms = self._paused_at_ms is not None, 0, None
+            return SpeechWentOn(self._now_ms) if was_paused else StillQuiet(self._now_ms)
         self._quiet_ms += WINDOW_MS
+        has_paused = self._paused_at_ms is None and self._quiet_ms >= self.options.kept_silence_ms
+        if has_paused:
+            self._paused_at_ms = self._now_ms
         if self._quiet_ms < self.options.silence_ms:
-            return StillQuiet(self._now_ms)
+            return SpeechPaused(self._now_ms) if has_paused else StillQuiet(self._now_ms)
+        ended = SpeechEnded(self._now_ms, self._paused_at_ms or self._now_ms)
         self.reset()
-        return SpeechEnded(self._now_ms)
+        return ended

@@ -5,7 +5,7 @@ Nothing that stock clients send by default is refused. What cannot be served is 
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from antiphon.errors import InvalidInput
 from services.gateway.realtime.config import RealtimeSettings
@@ -26,6 +26,15 @@ class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
+class Nullable(Part):
+    """Null is what an absent field is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        return {key: given for key, given in value.items() if given is not None} if isinstance(value, dict) else value
+
+
 class Pcm(Part):
     type: Literal["audio/pcm"]
     rate: Literal[24000] | None = 24_000
@@ -42,37 +51,37 @@ class ALaw(Part):
 Format = Annotated[Pcm | MuLaw | ALaw, Field(discriminator="type")]
 
 
-class ServerVad(Part):
+class ServerVad(Nullable):
     type: Literal["server_vad"]
-    threshold: float | None = Field(0.5, ge=0, le=1)
-    prefix_padding_ms: int | None = Field(300, ge=0, le=10_000)
-    silence_duration_ms: int | None = Field(500, ge=0, le=60_000)
+    threshold: float = Field(0.5, ge=0, le=1)
+    prefix_padding_ms: int = Field(300, ge=0, le=10_000)
+    silence_duration_ms: int = Field(500, ge=0, le=60_000)
     idle_timeout_ms: int | None = Field(None, ge=5_000, le=30_000)
-    create_response: bool | None = True
-    interrupt_response: bool | None = True
+    create_response: bool = True
+    interrupt_response: bool = True
 
     def detection(self) -> TurnDetection:
         return TurnDetection(
-            threshold=0.5 if self.threshold is None else self.threshold,
-            prefix_padding_ms=300 if self.prefix_padding_ms is None else self.prefix_padding_ms,
-            silence_ms=500 if self.silence_duration_ms is None else self.silence_duration_ms,
+            threshold=self.threshold,
+            prefix_padding_ms=self.prefix_padding_ms,
+            silence_ms=self.silence_duration_ms,
             idle_ms=self.idle_timeout_ms,
-            creates_response=self.create_response is not False,
-            interrupts_response=self.interrupt_response is not False,
+            creates_response=self.create_response,
+            interrupts_response=self.interrupt_response,
         )
 
 
-class SemanticVad(Part):
+class SemanticVad(Nullable):
     type: Literal["semantic_vad"]
-    eagerness: Literal["low", "medium", "high", "auto"] | None = "auto"
-    create_response: bool | None = True
-    interrupt_response: bool | None = True
+    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    create_response: bool = True
+    interrupt_response: bool = True
 
     def detection(self) -> TurnDetection:
         return TurnDetection(
-            silence_ms=_SILENCE_MS[self.eagerness or "auto"],
-            creates_response=self.create_response is not False,
-            interrupts_response=self.interrupt_response is not False,
+            silence_ms=_SILENCE_MS[self.eagerness],
+            creates_response=self.create_response,
+            interrupts_response=self.interrupt_response,
         )
 
 
@@ -90,7 +99,7 @@ class Transcription(Part):
     prompt: str | None = Field(None, max_length=4096)
 
 
-class AudioInput(Part):
+class AudioInput(Nullable):
     format: Format | None = None
     transcription: Transcription | None = None
     noise_reduction: NoiseReduction | None = None
@@ -101,17 +110,17 @@ class VoiceId(Part):
     id: str = Field(max_length=256)
 
 
-class AudioOutput(Part):
+class AudioOutput(Nullable):
     format: Format | None = None
     voice: str | VoiceId | None = None
-    speed: float | None = Field(1.0, ge=0.25, le=1.5)
+    speed: float = Field(1.0, ge=0.25, le=1.5)
 
     @property
     def voice_name(self) -> str | None:
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-class Audio(Part):
+class Audio(Nullable):
     input: AudioInput = AudioInput()
     output: AudioOutput = AudioOutput()
 
@@ -138,7 +147,7 @@ class RetentionRatio(Part):
     retention_ratio: float = Field(ge=0, le=1)
 
 
-class SessionObject(Part):
+class SessionObject(Nullable):
     """The whole; of an update, what it would become."""
 
     type: Literal["realtime"]
@@ -269,7 +278,7 @@ def _check_sizes(session: SessionObject, settings: RealtimeSettings) -> None:
             param="session.tools",
             code="array_above_max_length",
         )
-    if session.audio.output.speed not in (None, 1.0):
+    if session.audio.output.speed != 1.0:
         raise InvalidInput(
             f"Unsupported value for 'session.audio.output.speed': speech is given at speed 1; "
             f"got {session.audio.output.speed:g}.",
