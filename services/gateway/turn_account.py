@@ -30,6 +30,7 @@ class TurnAccount:
             first_output_ms=timings.first_output_ms,
             total_ms=timings.total_ms,
             steps=timings.steps,
+            residual_codes_ms=timings.residual_codes_ms or None,
         )
 
     def require(self, stage: StageName) -> None:
