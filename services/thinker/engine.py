@@ -76,6 +76,7 @@ class ThinkerEngine:
         """Loads the model, which takes a while, starts the engine's thread and lets it compute once. Raises what keeps
         it from that."""
         await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
+        await self.grammars.read()
         await self._warm_up()
 
     def answer(self, question: Question) -> "Answer":

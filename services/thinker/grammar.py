@@ -56,13 +56,18 @@ class AnswerMatcher:
 
 
 class Grammars:
-    """Reads the tokenizer with the first grammar; a Thinker without any is spared it."""
+    """Of one checkpoint."""
 
     def __init__(self, checkpoint: Path, vocabulary: int, end_ids: frozenset[int]) -> None:
         self._checkpoint, self._vocabulary, self._end_ids = checkpoint, vocabulary, sorted(end_ids)
         self._tokenizer: LLTokenizer | None = None
         self._reading = threading.Lock()
         self._limits = LLParserLimits(max_lexer_states=_LEXER_STATES, verbose_errors=False)
+
+    async def read(self) -> None:
+        """The tokenizer, for which llguidance takes seconds while nothing else of the process runs: before anybody
+        waits for an answer. Left out, the first grammar does it."""
+        await asyncio.to_thread(self._read_tokenizer)
 
     async def matcher(self, lark: str) -> AnswerMatcher:
         """Compiled in a thread, which may take a while. Raises InvalidInput."""
