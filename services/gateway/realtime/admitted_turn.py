@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
+from antiphon.errors import AntiphonError
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
 from services.gateway.error_envelope import envelope_of, log_defect, status_of
 from services.gateway.metering import MeteredRequest
+from services.gateway.realtime.core.outcomes import RateLimit, RateLimitsUpdated
 from services.gateway.realtime.core.response import Failure, Usage
 from services.gateway.turn import Conductor
 from services.gateway.turn_demand import demand_of
@@ -18,6 +20,8 @@ from services.gateway.turn_usage import TurnUsage
 from services.gateway.turn_watch import TurnWatch
 
 _ENDPOINT: Final = "/v1/realtime"
+# Of all that may be limited, what the protocol has a name for.
+_TOLD_BUDGETS: Final[tuple[Literal["requests", "tokens"], ...]] = ("requests", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +32,31 @@ class TurnOpener:
 
     @asynccontextmanager
     async def open(
-        self, caller: Caller, asked: TurnRequest, watch: TurnWatch
+        self, caller: Caller, asked: TurnRequest, watch: TurnWatch, turn_id: str
     ) -> AsyncIterator[AsyncIterator[TurnEvent]]:
         """The turn's events; leaving the block stops every stage and settles the account."""
         asked = on_behalf_of(caller, asked)
-        metered = MeteredRequest(_ENDPOINT, self.admission.model_id)
-        with self.gate.turn(watch):
+        metered = MeteredRequest(_ENDPOINT, self.admission.model_id, turn_id)
+        with self.gate.turn(watch, caller.tenant):
             async with (
                 self.admission.admit(caller, demand_of(asked), watch.usage, metered) as admitted,
                 self.conductor.open_turn(asked, watch) as events,
                 aclosing(settled_at_end(events, admitted)) as settled,
             ):
                 yield settled
+
+    async def rate_limits(self, caller: Caller) -> list[RateLimitsUpdated]:
+        """What is left to a caller with limits of its own; nothing where there are none, or nobody can tell."""
+        try:
+            standing = await self.admission.standing(caller)
+        except AntiphonError:
+            return []
+        limits = tuple(
+            RateLimit(name, standing[name].limit, standing[name].remaining, standing[name].reset_ms / 1e3)
+            for name in _TOLD_BUDGETS
+            if name in standing
+        )
+        return [RateLimitsUpdated(limits)] if limits else []
 
 
 def usage_of(taken: TurnUsage) -> Usage:

@@ -59,7 +59,10 @@ class Answering:
             watch = TurnWatch(span, self.metrics, clock)
             try:
                 asked = self.prompting.answer(response.options, start.items)
-                async with self.turns.open(self.caller, asked, watch) as events:
+                if asked.speech is not None:
+                    watch.listened_to(self.prompting.gateway.first_sound_seconds)
+                async with self.turns.open(self.caller, asked, watch, response.id) as events:
+                    self.perform([*await self.turns.rate_limits(self.caller)])
                     said = _Said(self, start, watch, time.monotonic())
                     async for event in events:
                         if not await said.tell(event):
@@ -78,6 +81,7 @@ class Answering:
     def _attributes(self, response: Response) -> tracing.Attributes:
         return {
             names.STAGE: "gateway",
+            names.TENANT: self.caller.tenant,
             names.GEN_AI_OPERATION_NAME: "chat",
             names.GEN_AI_PROVIDER_NAME: "antiphon",
             names.GEN_AI_REQUEST_MODEL: self.prompting.model.model_id,

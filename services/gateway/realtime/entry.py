@@ -51,7 +51,6 @@ class Entrance:
             )
         if name is not None:
             self.model.check_name(name)
-        caller.check_model(*filter(None, (name,)), self.model.model_id, *self.model.aliases)
         terms = Terms(self.model, caller, self.settings, self.gateway)
         begun = values or session_object.initial(self.model)
         return Entry(terms, begun, terms.config_of(begun), SUBPROTOCOL if SUBPROTOCOL in offered else None)

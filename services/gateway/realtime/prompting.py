@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from antiphon.prompt.conversation import Audio, Conversation, Image, Message, Part, Role, Text, ToolCall
 from antiphon.v1.generation_pb2 import Sampling
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_IMAGE
+from services.gateway.config import GatewaySettings
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.core.items import (
     SAMPLE_RATES_HZ,
@@ -34,13 +35,13 @@ from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
 class Prompting:
     model: ServedModel
     settings: RealtimeSettings
-    max_speech_frames: int
+    gateway: GatewaySettings
 
     def answer(self, options: AnswerOptions, items: Sequence[Item]) -> TurnRequest:
         kept = self._kept(items)
         messages = [Message("system", (Text(options.instructions),))] if options.instructions else []
         messages += _messages(kept)
-        speech = SpeechRequest(options.voice, _sampling(self.model.talker_sampling), self.max_speech_frames)
+        speech = SpeechRequest(options.voice, _sampling(self.model.talker_sampling), self.gateway.max_speech_frames)
         tools = asked_tools(options)
         return TurnRequest(
             # Nothing has been said yet: an empty turn of the user lets the answer begin the conversation.

@@ -43,7 +43,7 @@ class RealtimeRoute:
                 await self._refuse(websocket, error, span)
 
     async def _serve(self, websocket: WebSocket, entry: Entry, span: Span) -> None:
-        self.setup.turns.gate.require_room()
+        self.setup.turns.gate.require_room(entry.terms.caller.tenant)
         session_id = make_id("sess")
         span.set_attributes({names.GEN_AI_CONVERSATION_ID: session_id, names.HTTP_RESPONSE_STATUS_CODE: 101})
         async with self.setup.turns.admission.admit(entry.terms.caller, Demand(place="session")):

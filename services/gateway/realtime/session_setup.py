@@ -45,7 +45,7 @@ class SessionSetup:
         teller = Teller(lambda: commands.values, make_id("conv"), settings.sent_frame_bytes)
         outbox = Outbox(settings.unsent_bytes, settings.unread_seconds)
         connection = Connection(socket, commands, teller, outbox, settings)
-        prompting = Prompting(terms.model, settings, terms.gateway.max_speech_frames)
+        prompting = Prompting(terms.model, settings, terms.gateway)
         answering = Answering(
             session=session,
             session_id=session_id,

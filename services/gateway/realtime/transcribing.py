@@ -47,14 +47,18 @@ class Transcribing:
             self.perform(await self._outcome(wanted))
 
     async def _outcome(self, wanted: Transcribe) -> Outcomes:
-        attributes = {names.STAGE: "gateway", names.GEN_AI_CONVERSATION_ID: self.session_id}
+        attributes = {
+            names.STAGE: "gateway",
+            names.TENANT: self.caller.tenant,
+            names.GEN_AI_CONVERSATION_ID: self.session_id,
+        }
         with tracing.span(
             names.SPAN_REALTIME_TRANSCRIPTION, attributes, parent=Context(), links=(self.session_span,)
         ) as span:
             watch = TurnWatch(span, self.metrics, FirstPacketClock())
             try:
                 asked = self.prompting.transcription(wanted.item_id, wanted.sound)
-                async with self.turns.open(self.caller, asked, watch) as events:
+                async with self.turns.open(self.caller, asked, watch, f"{wanted.item_id}_transcription") as events:
                     text = "".join([event.text async for event in events if isinstance(event, TextDelta)])
             except Exception as error:
                 tracing.mark_failed(span, error)

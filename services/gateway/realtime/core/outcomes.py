@@ -1,6 +1,7 @@
 """What comes of a command or a fact: events that the client is told, and effects that the connection carries out."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from services.gateway.realtime.core.items import InputSound, Item, OutputPart
 from services.gateway.realtime.core.response import AnswerOptions, Failure, Response, Usage
@@ -98,6 +99,19 @@ class ResponseDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    name: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitsUpdated:
+    limits: tuple[RateLimit, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class OutputAdded:
     response_id: str
     output_index: int
@@ -191,6 +205,7 @@ Event = (
     | Transcribed
     | TranscriptionFailed
     | ResponseCreated
+    | RateLimitsUpdated
     | ResponseDone
     | OutputAdded
     | OutputDone

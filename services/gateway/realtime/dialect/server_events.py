@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import assert_never
 
 from pydantic import JsonValue
@@ -172,7 +172,8 @@ def _part_json(part: OutputPart) -> Json:
 
 
 _Plain = (
-    told.ItemDeleted
+    told.RateLimitsUpdated
+    | told.ItemDeleted
     | told.ItemTruncated
     | told.BufferCommitted
     | told.BufferCleared
@@ -186,6 +187,8 @@ _Plain = (
 
 def _plain_frame(event: _Plain) -> str:
     match event:
+        case told.RateLimitsUpdated(limits):
+            return frame("rate_limits.updated", rate_limits=[asdict(limit) for limit in limits])
         case told.ItemDeleted(item_id):
             return frame("conversation.item.deleted", item_id=item_id)
         case told.ItemTruncated(item_id, content_index, end_ms):
