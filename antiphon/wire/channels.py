@@ -19,7 +19,7 @@ class ChannelLimits:
     connect_timeout_ms: int = 2_000
     # Pings find a peer that vanished without closing; a server must allow them this often.
     keepalive_every_ms: int = 20_000
-    keepalive_timeout_ms: int = 10_000
+    keepalive_timeout_ms: int = 3_000
 
     def options(self) -> list[tuple[str, int | str]]:
         return [
