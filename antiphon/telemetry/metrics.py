@@ -1,7 +1,7 @@
 """The process's Prometheus metrics: one registry, one object that knows every series."""
 
 from functools import cache, cached_property
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -73,6 +73,18 @@ class Metrics:
             registry=self.registry,
         )
         self.tenants = TenantMetrics(self.registry)
+        self._speculative_turns = Counter(
+            names.METRIC_SPECULATIVE_TURNS,
+            "Answers begun when a user paused, by whether they became responses.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._preparations = Counter(
+            names.METRIC_PREPARATIONS,
+            "Prompts computed as far as they were known, by how that ended.",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.pages = PageMetrics()
         self.registry.register(self.pages)
 
@@ -99,6 +111,12 @@ class Metrics:
     def count_media(self, *, computed: int, cached: int) -> None:
         self._media.labels("computed").inc(computed)
         self._media.labels("cached").inc(cached)
+
+    def count_speculative_turn(self, outcome: Literal["used", "wasted"]) -> None:
+        self._speculative_turns.labels(outcome).inc()
+
+    def count_preparation(self, outcome: Literal["done", "cancelled", "failed"]) -> None:
+        self._preparations.labels(outcome).inc()
 
     def count_cached_tokens(self, amount: int) -> None:
         self._cached_tokens.inc(amount)

@@ -15,6 +15,7 @@ SPAN_DECODE: Final = "decode"
 # Roots of their own, linked to the span in which their live session was opened.
 SPAN_REALTIME_RESPONSE: Final = "realtime.response"
 SPAN_REALTIME_TRANSCRIPTION: Final = "realtime.transcription"
+SPAN_REALTIME_SPECULATION: Final = "realtime.speculation"
 
 # Events: the first output of a stream.
 EVENT_FIRST_TOKEN: Final = "antiphon.first_token"  # noqa: S105 - no password
@@ -69,6 +70,8 @@ METRIC_PLAYBACK_SILENT: Final = "antiphon_playback_silent_seconds"
 METRIC_MEDIA: Final = "antiphon_media"
 METRIC_REALTIME_SESSIONS: Final = "antiphon_realtime_sessions"
 METRIC_REALTIME_TURN_LATENCY: Final = "antiphon_realtime_turn_latency_seconds"
+METRIC_SPECULATIVE_TURNS: Final = "antiphon_speculative_turns"
+METRIC_PREPARATIONS: Final = "antiphon_preparations"
 METRIC_REQUESTS: Final = "antiphon_requests"
 METRIC_TENANT_REQUESTS: Final = "antiphon_tenant_turns"
 METRIC_TENANT_TOKENS: Final = "antiphon_tenant_tokens"

@@ -46,6 +46,15 @@ class RealtimeSettings(BaseSettings):
     # That wait for each other in one session; one more is told as failed.
     transcriptions: int = Field(8, gt=0)
 
+    # Before it is asked: the next prompt is computed as far as it is known; and when a user has been silent for
+    # `trailing_silence_ms`, which is what his turn keeps of the silence that ends it, his answer is begun and held for
+    # at most so long, while less than this share of the gateway's turns is open.
+    prepares: bool = True
+    speculates: bool = True
+    trailing_silence_ms: int = Field(192, ge=0)
+    held_turn_seconds: float = Field(5.0, gt=0)
+    speculative_load: float = Field(0.5, ge=0, le=1)
+
     # Client secrets.
     secret_seconds: int = Field(600, ge=10, le=7200)
     secrets: int = Field(100_000, gt=0)
@@ -59,4 +68,5 @@ class RealtimeSettings(BaseSettings):
             items=self.items,
             item_bytes=self.item_bytes,
             side_responses=self.side_responses,
+            tells_beginnings=self.prepares,
         )
