@@ -18,7 +18,8 @@ _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class TenantLimits(BaseModel):
     """None is without limit; 0 allows none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a newer gateway has written besides is none of ours.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     requests_per_minute: _Count | None = None
     # Prompt and answer, speech included.

@@ -13,7 +13,8 @@ Action = Literal["create", "update", "rotate", "revoke"]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a newer gateway has written besides is none of ours.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class _Versioned(_Record):

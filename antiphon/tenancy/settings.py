@@ -23,8 +23,8 @@ class TenancySettings(BaseSettings):
     settling_seconds: float = Field(0.25, gt=0)
     # Whoever is not among the first so many is "other" in metrics.
     named_tenants: int = Field(50, ge=0, le=1000)
-    # Usage records.
-    usage_retention_days: float = Field(400.0, gt=0)
+    # Usage records: how long they are kept (export them before), and how many may wait while their log is away.
+    usage_retention_days: float = Field(35.0, gt=0)
     usage_unsent_records: int = Field(10_000, gt=0)
     # Answers to requests with an Idempotency-Key.
     idempotency_seconds: float = Field(24 * 3600.0, gt=0)

@@ -75,13 +75,16 @@ class MemoryUsageLog:
         self._count = count
         # (finished_at, id, record), in the order of finishing
         self._kept: defaultdict[str, list[tuple[float, str, UsageRecord]]] = defaultdict(list)
+        self._ids: set[tuple[str, str]] = set()
 
     async def append(self, record: UsageRecord) -> None:
-        kept = self._kept[record.tenant]
-        if any(known == record.id for _, known, _ in kept):
+        if (record.tenant, record.id) in self._ids:
             return
+        self._ids.add((record.tenant, record.id))
+        kept = self._kept[record.tenant]
         insort(kept, (record.finished_at, record.id, record), key=lambda entry: entry[:2])
-        del kept[: max(0, len(kept) - self._count)]
+        while len(kept) > self._count:
+            self._ids.discard((record.tenant, kept.pop(0)[1]))
 
     async def read(self, tenant: str, since: float, until: float, count: int) -> Sequence[UsageRecord]:
         kept = self._kept.get(tenant, [])

@@ -28,8 +28,12 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class LimitsBody(TenantLimits):
+    model_config = ConfigDict(extra="forbid")
+
+
 class TenantBody(_Body):
-    limits: TenantLimits = TenantLimits()
+    limits: LimitsBody = LimitsBody()
     weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
     priority: Priority = "interactive"
     models: Names | None = None

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 
 from antiphon.errors import AntiphonError, RateLimited
 from antiphon.telemetry.metrics import Metrics
-from antiphon.tenancy.caller import Caller
+from antiphon.tenancy.caller import ANONYMOUS_TENANT, Caller
 from antiphon.tenancy.limiter import Demand, Limiter, Reservation, Standing, is_limited
 from antiphon.tenancy.meter import Meter
 from antiphon.tenancy.opening import Tenancy
@@ -133,10 +133,11 @@ class Admission:
         )
 
     async def _settle(self, reservation: Reservation, usage: TurnUsage) -> None:
+        used = replace(usage.amounts(), requests=reservation.demand.amounts.requests)
         for pause in _SETTLING_PAUSES_SECONDS:
             await asyncio.sleep(pause)
             try:
-                await self._limiter.settle(reservation, usage.amounts())
+                await self._limiter.settle(reservation, used)
             except AntiphonError as error:
                 _LOG.warning("an account could not be settled: %s", type(error).__name__)
             else:
@@ -153,6 +154,11 @@ async def settled_at_end(events: AsyncIterator[TurnEvent], admitted: Admitted) -
         yield event
 
 
+def _sharing(caller: Caller) -> str:
+    """Whom the stages share between: callers without a key are alone, and nothing is kept free beside them."""
+    return "" if caller.tenant == ANONYMOUS_TENANT else caller.tenant
+
+
 def on_behalf_of(caller: Caller, asked: TurnRequest) -> TurnRequest:
     """The turn as this caller may have it. Raises PermissionDenied."""
     if asked.speech is not None:
@@ -160,6 +166,6 @@ def on_behalf_of(caller: Caller, asked: TurnRequest) -> TurnRequest:
     return replace(
         asked,
         cache_salt=caller.cache_salt,
-        scheduling=TurnScheduling(caller.tenant, caller.weight, caller.priority),
+        scheduling=TurnScheduling(_sharing(caller), caller.weight, caller.priority),
         context_tokens=caller.limits.context_tokens,
     )
