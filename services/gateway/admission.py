@@ -93,7 +93,7 @@ class Admission:
             failure = error
             raise
         finally:
-            if request is not None:
+            if request is not None and not admitted.usage.is_charged_elsewhere:
                 self._write_down(usage_record(caller, request, admitted.usage, failure))
             await admitted.settle()
 

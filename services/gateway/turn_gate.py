@@ -3,14 +3,17 @@ wait; when it stops, nobody."""
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 from antiphon.errors import AtCapacity, Unavailable
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.capacity import Capacity
 from services.gateway.config import GatewaySettings
+
+_BEYOND_THE_LIMIT: Final = 1.25
 
 
 class Listener(Protocol):
@@ -25,34 +28,50 @@ class TurnGate:
         self._capacity = Capacity(settings.concurrent_turns)
         self._listeners: set[Listener] = set()
         self._last_is_over = asyncio.Event()
-        self.turns = 0
+        self._of_tenants: Counter[str] = Counter()
+        self.turns = self._ahead = 0
         self.is_closed = False
 
-    def require_room(self) -> None:
+    def require_room(self, tenant: str) -> None:
         """Raises what `turn` would raise now."""
         if self.is_closed:
             raise Unavailable("This server is stopping. Send the request again, to another one.")
         limit = self._most()
-        if self.turns >= limit:
+        if self.turns >= limit and not self._is_below_its_share(tenant, limit):
             raise AtCapacity(
                 f"The server answers {limit} requests at once and is full. Try again in a moment.",
                 retry_after_seconds=self._settings.retry_after_seconds,
             )
 
     @contextmanager
-    def turn(self, listener: Listener) -> Iterator[None]:
-        self.require_room()
+    def turn(self, listener: Listener, tenant: str) -> Iterator[None]:
+        self.require_room(tenant)
         self.turns += 1
+        self._of_tenants[tenant] += 1
         self._listeners.add(listener)
         self._metrics.turns_active.inc()
         try:
             yield
         finally:
             self.turns -= 1
+            self._of_tenants -= Counter([tenant])
             self._listeners.discard(listener)
             self._metrics.turns_active.dec()
             if self.is_closed and not self.turns:
                 self._last_is_over.set()
+
+    def has_room_ahead(self, share: float = 1.0) -> bool:
+        """For work that nobody waits for yet: less than this share of the places is taken, such work counted."""
+        return not self.is_closed and self.turns + self._ahead < share * self._most()
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Such work. It takes no place from whoever asks in earnest."""
+        self._ahead += 1
+        try:
+            yield
+        finally:
+            self._ahead -= 1
 
     async def close(self, drain_seconds: float) -> None:
         """Lets nobody in any more; returns when the last turn is over, or after `drain_seconds`."""
@@ -60,6 +79,11 @@ class TurnGate:
         if self.turns:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._last_is_over.wait(), drain_seconds)
+
+    def _is_below_its_share(self, tenant: str, limit: int) -> bool:
+        """Where others have taken all places: somewhat more are let in for a while rather than a tenant kept out."""
+        present = len(self._of_tenants) + (tenant not in self._of_tenants)
+        return present > 1 and self._of_tenants[tenant] < limit // present and self.turns < limit * _BEYOND_THE_LIMIT
 
     def _most(self) -> int:
         """Turns at once, now."""

@@ -33,7 +33,7 @@ async def test_thinker_and_talker_are_told_the_salt_of_the_tenant_whatever_the_c
     for fake in (fakes.thinker, fakes.talker):
         starts = [request.start for request in fake.behaviour.received if request.HasField("start")]
         assert [start.cache_salt for start in starts] == [cache_salt(b"", ANONYMOUS_TENANT)] * 2
-        assert [start.scheduling.tenant for start in starts] == [ANONYMOUS_TENANT] * 2
+        assert [start.scheduling.tenant for start in starts] == [""] * 2
 
 
 async def test_a_turn_ended_by_a_stop_string_tells_what_was_cached(conductor: Conductor, fakes: Fakes) -> None:

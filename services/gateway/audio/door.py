@@ -37,10 +37,11 @@ class TurnDoor:
 
     def arrive(self, request: Request, opened: AsyncExitStack) -> Arrival:
         """Before the body is read. Raises AtCapacity."""
-        self.gate.require_room()
+        caller = caller_of(request.scope)
+        self.gate.require_room(caller.tenant)
         share = opened.enter_context(self.bodies.share())
         watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
-        return Arrival(share, watch, caller_of(request.scope))
+        return Arrival(share, watch, caller)
 
     async def enter(
         self, arrival: Arrival, asked: TurnRequest, conductor: Conductor, endpoint: str, opened: AsyncExitStack

@@ -66,7 +66,7 @@ class SpeechRoute:
             arrival = self.door.arrive(request, opened)
             body = await read_json(request, SpeechBody, self.settings, arrival.share)
             # Not before its body is there: whoever sends slowly keeps no other from being answered.
-            opened.enter_context(self.door.gate.turn(arrival.watch))
+            opened.enter_context(self.door.gate.turn(arrival.watch, arrival.caller.tenant))
             turn, ids = self._turn(body)
             arrival.watch.listened_to(self.settings.first_sound_seconds)
             events = await self.door.enter(arrival, turn, self._conductor(ids), PATH, opened)

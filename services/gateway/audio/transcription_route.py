@@ -58,7 +58,7 @@ class TranscriptionRoute:
             form = await read_form(request, self.settings, arrival.share)
             asked = _fields(form)
             # Not before its body is there: whoever sends slowly keeps no other from being answered.
-            opened.enter_context(self.door.gate.turn(arrival.watch))
+            opened.enter_context(self.door.gate.turn(arrival.watch, arrival.caller.tenant))
             opened.enter_context(_about_the_file())
             turn = self._turn(asked, form)
             events = await self.door.enter(arrival, turn, self.conductor, PATHS[self.task], opened)

@@ -1,7 +1,7 @@
 """One turn of a live session, let in as every request is and charged to its caller."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -32,15 +32,21 @@ class TurnOpener:
 
     @asynccontextmanager
     async def open(
-        self, caller: Caller, asked: TurnRequest, watch: TurnWatch, turn_id: str
+        self,
+        caller: Caller,
+        asked: TurnRequest,
+        watch: TurnWatch,
+        turn_id: str,
+        begun: AsyncIterator[TurnEvent] | None = None,
     ) -> AsyncIterator[AsyncIterator[TurnEvent]]:
-        """The turn's events; leaving the block stops every stage and settles the account."""
+        """The turn's events; leaving the block stops every stage and settles the account. begun: of the same turn,
+        where it runs already and is closed by whoever has begun it."""
         asked = on_behalf_of(caller, asked)
         metered = MeteredRequest(_ENDPOINT, self.admission.model_id, turn_id)
         with self.gate.turn(watch, caller.tenant):
             async with (
                 self.admission.admit(caller, demand_of(asked), watch.usage, metered) as admitted,
-                self.conductor.open_turn(asked, watch) as events,
+                self.conductor.open_turn(asked, watch) if begun is None else nullcontext(begun) as events,
                 aclosing(settled_at_end(events, admitted)) as settled,
             ):
                 yield settled
