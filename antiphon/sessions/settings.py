@@ -9,16 +9,16 @@ class SessionSettings(BaseSettings):
 
     # Conversations; each use begins their time anew.
     conversation_items: int = Field(1024, gt=0)
-    conversation_bytes: int = Field(4 << 20, gt=0)
+    conversation_bytes: int = Field(2 << 20, gt=0)
     conversation_configuration_bytes: int = Field(256 << 10, gt=0)
     conversation_seconds: float = Field(86_400.0, gt=0)
     # Of one tenant at once.
-    conversation_count: int = Field(10_000, gt=0)
+    conversation_count: int = Field(1000, gt=0)
 
     # Sounds and images of conversations, kept once however often they are spoken of.
     medium_bytes: int = Field(32 << 20, gt=0)
     # Of one tenant together.
-    media_bytes: int = Field(1 << 30, gt=0)
+    media_bytes: int = Field(256 << 20, gt=0)
     media_seconds: float = Field(86_400.0, gt=0)
 
     # The turn under way, as far as it came.
@@ -29,9 +29,9 @@ class SessionSettings(BaseSettings):
     # How long ids and frames may wait to be written together.
     turn_write_seconds: float = Field(0.1, gt=0)
 
-    # Events that a client may have missed.
-    event_count: int = Field(8192, gt=0)
-    event_bytes: int = Field(16 << 20, gt=0)
+    # Events of one stream that a client may have missed: some fifty seconds of sound.
+    event_count: int = Field(4096, gt=0)
+    event_bytes: int = Field(4 << 20, gt=0)
     event_seconds: float = Field(600.0, gt=0)
 
     # Spoken answers that a later request may refer to by id; a tenant's oldest are forgotten first.
