@@ -31,7 +31,10 @@ def demand_of(asked: TurnRequest) -> Demand:
 
 
 def _text_tokens(asked: TurnRequest) -> int:
-    texts = (part.text for message in asked.conversation.messages for part in message.parts if isinstance(part, Text))
+    messages = asked.conversation.messages
+    texts = [part.text for message in messages for part in message.parts if isinstance(part, Text)]
+    texts += [call.arguments for message in messages for call in message.tool_calls]
+    texts += asked.conversation.tools
     return -(-sum(len(text.encode(errors="replace")) for text in texts) // _BYTES_PER_TOKEN)
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from tests.end_to_end.platform import Platform
 
 QUESTION: Any = [{"role": "user", "content": "what is the opposite of hot"}]
+FAR = {"type": "integer", "minimum": 0, "maximum": 99}
 TOOLS: Any = [
     {
         "type": "function",
@@ -20,7 +21,7 @@ TOOLS: Any = [
             "name": name,
             "parameters": {
                 "type": "object",
-                "properties": {"side": {"enum": ["left", "right"]}, "far": {"type": "integer", "minimum": 0, "maximum": 99}},
+                "properties": {"side": {"enum": ["left", "right"]}, "far": FAR},
                 "required": ["side"],
                 "additionalProperties": False,
             },

@@ -205,3 +205,18 @@ def test_removing_frees_at_once_wherever_the_sequence_is() -> None:
     assert not subject.running
     assert not subject.waiting
     assert step(subject) == []
+
+
+def test_one_that_needs_its_last_output_sits_out_while_it_is_on_its_way_and_delays_nobody() -> None:
+    subject = scheduler(rows_per_step=16)
+    subject.add(Sequence("bound", 4, 11, awaits_outputs=True))
+    subject.add(sequence("free", 4))
+    first = subject.schedule()
+    for part in first:
+        subject.begin(part)
+    second = subject.schedule()
+    assert shape(first) == [("bound", 0, 4, True), ("free", 0, 4, True)]
+    assert shape(second) == [("free", 4, 1, True)]
+    for part in first:
+        subject.end(part)
+    assert ("bound", 4, 1, True) in shape(subject.schedule())
