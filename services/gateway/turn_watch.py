@@ -32,9 +32,10 @@ class TurnWatch:
         """Somebody plays the sound as it comes, and hopes for the first of it within so long."""
         self._sound_due_at = time.monotonic() + first_sound_seconds
 
-    def answers(self, span: Span, clock: FirstPacketClock) -> None:
-        """A turn that was begun ahead is wanted now: it is told on this span, and its time runs from now."""
+    def answers(self, span: Span, clock: FirstPacketClock) -> "TurnWatch":
+        """What was begun ahead is wanted now: it is told on this span, and its time runs from now."""
         self._span, self._clock = span, clock
+        return self
 
     def late_seconds(self, now: float) -> float:
         """For how long he has been waiting for sound that was due; now: of time.monotonic()."""

@@ -23,6 +23,7 @@ from services.gateway.realtime.core.response import Response
 from services.gateway.realtime.core.session import Session
 from services.gateway.realtime.prompting import Prompting
 from services.gateway.realtime.sound_formats import SoundOut
+from services.gateway.realtime.speculation import HeldTurn
 from services.gateway.turn_request import ReasoningDelta, SpeechDelta, TextDelta, ToolCallDelta, TurnEnd, TurnEvent
 from services.gateway.turn_watch import TurnWatch
 
@@ -50,18 +51,20 @@ class Answering:
     # Waits while the client has too much to read.
     room: Callable[[], Awaitable[None]]
 
-    async def run(self, start: StartAnswer, clock: FirstPacketClock) -> None:
-        """clock: started when the user had ended, or asked for it."""
-        response = start.response
+    async def run(self, start: StartAnswer, clock: FirstPacketClock, held: HeldTurn | None) -> None:
+        """clock: started when the user had ended, or asked for it. held: the same turn, where it runs already."""
+        response, begun = start.response, held.opened if held is not None else None
+        links = (self.session_span,) if begun is None else (self.session_span, begun.span)
         with tracing.span(
-            names.SPAN_REALTIME_RESPONSE, self._attributes(response), parent=Context(), links=(self.session_span,)
+            names.SPAN_REALTIME_RESPONSE, self._attributes(response), parent=Context(), links=links
         ) as span:
-            watch = TurnWatch(span, self.metrics, clock)
+            watch = TurnWatch(span, self.metrics, clock) if begun is None else begun.watch.answers(span, clock)
             try:
                 asked = self.prompting.answer(response.options, start.items)
                 if asked.speech is not None:
                     watch.listened_to(self.prompting.gateway.first_sound_seconds)
-                async with self.turns.open(self.caller, asked, watch, response.id) as events:
+                running = begun.events if begun is not None else None
+                async with self.turns.open(self.caller, asked, watch, response.id, running) as events:
                     self.perform([*await self.turns.rate_limits(self.caller)])
                     said = _Said(self, start, watch, time.monotonic())
                     async for event in events:
@@ -69,6 +72,9 @@ class Answering:
                             return
             except Exception as error:
                 self._fail(response.id, error, watch, span)
+            finally:
+                if held is not None:
+                    await held.close()
 
     def _fail(self, response_id: str, error: Exception, watch: TurnWatch, span: Span) -> None:
         tracing.mark_failed(span, error)

@@ -14,10 +14,20 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from antiphon.errors import AntiphonError
 from antiphon.telemetry.first_packet import FirstPacketClock
 from services.gateway.error_envelope import ErrorBody, envelope_of, log_defect, status_of
+from services.gateway.realtime.ahead import Ahead
 from services.gateway.realtime.answering import Answering
 from services.gateway.realtime.commands import Commands
 from services.gateway.realtime.config import RealtimeSettings
-from services.gateway.realtime.core.outcomes import ListenerStopped, Outcomes, StartAnswer, StopAnswer, Transcribe
+from services.gateway.realtime.core.outcomes import (
+    AnswerComing,
+    AnswerForeseen,
+    ListenerStopped,
+    NothingForeseen,
+    Outcomes,
+    StartAnswer,
+    StopAnswer,
+    Transcribe,
+)
 from services.gateway.realtime.dialect.client_events import AnyEvent, event_id_of, read_event
 from services.gateway.realtime.dialect.server_events import Teller
 from services.gateway.realtime.outbox import ClientStalledError, Outbox
@@ -57,12 +67,14 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering: Answering
         self._transcribing: Transcribing
+        self._ahead: Ahead
 
-    async def run(self, answering: Answering, transcribing: Transcribing, gate: TurnGate) -> None:
+    async def run(self, answering: Answering, transcribing: Transcribing, ahead: Ahead, gate: TurnGate) -> None:
         """Returns when the connection is closed and nothing runs for it any more."""
-        self._answering, self._transcribing = answering, transcribing
+        self._answering, self._transcribing, self._ahead = answering, transcribing, ahead
         self._outbox.push(self._teller.created())
-        self._spawn(transcribing.run(), "transcriptions")
+        self.perform(answering.session.beginning())
+        self.spawn(transcribing.run(), "transcriptions")
         writer = asyncio.create_task(self._write(), name="realtime writer")
         ending = [asyncio.create_task(self._read()), asyncio.create_task(self._expire(gate)), writer]
         try:
@@ -86,14 +98,18 @@ class Connection:
                     self._answering.playback.ends_at = None
                 case Transcribe():
                     self._transcribing.ask(outcome)
+                case AnswerComing() | AnswerForeseen() | NothingForeseen():
+                    self._ahead.carry_out(outcome)
                 case _:
                     self._outbox.push(self._teller.tell(outcome))
 
     def _start(self, start: StartAnswer) -> None:
-        response_id = start.response.id
-        task = self._spawn(self._answering.run(start, FirstPacketClock()), f"realtime {response_id}")
+        response_id, held = start.response.id, self._ahead.take(start)
+        task = self.spawn(self._answering.run(start, FirstPacketClock(), held), f"realtime {response_id}")
         self._answers[response_id] = task
         task.add_done_callback(lambda _: self._answers.pop(response_id, None))
+        if held is not None:
+            task.add_done_callback(lambda _: held.release())
 
     async def _read(self) -> Closing | None:
         """Until the client goes, or says nothing for too long."""
@@ -163,7 +179,8 @@ class Connection:
         with suppress(OSError, RuntimeError):
             await self._socket.close(closing.code, closing.reason)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """For as long as the connection lasts."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

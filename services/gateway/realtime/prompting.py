@@ -36,6 +36,8 @@ class Prompting:
     model: ServedModel
     settings: RealtimeSettings
     gateway: GatewaySettings
+    # Of all turns of one session: its first sound is not always the same yet.
+    affinity: bytes
 
     def answer(self, options: AnswerOptions, items: Sequence[Item]) -> TurnRequest:
         kept = self._kept(items)
@@ -51,6 +53,7 @@ class Prompting:
             max_answer_tokens=options.max_answer_tokens,
             stop=(),
             speech=speech if options.speaks else None,
+            affinity=self.affinity,
             form=tools.form,
             most_calls=tools.most_calls,
             grammar=tools.grammar,

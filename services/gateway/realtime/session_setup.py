@@ -11,6 +11,7 @@ from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.playback import Playback
 from services.gateway.media_source import MediaBudget, MediaSource
 from services.gateway.realtime.admitted_turn import TurnOpener
+from services.gateway.realtime.ahead import Ahead
 from services.gateway.realtime.answering import Answering
 from services.gateway.realtime.commands import Commands
 from services.gateway.realtime.connection import Connection
@@ -19,7 +20,9 @@ from services.gateway.realtime.dialect.items import ItemReader
 from services.gateway.realtime.dialect.server_events import Teller
 from services.gateway.realtime.entry import Entry
 from services.gateway.realtime.outbox import Outbox
+from services.gateway.realtime.preparing import Preparing
 from services.gateway.realtime.prompting import Prompting
+from services.gateway.realtime.speculation import Speculation
 from services.gateway.realtime.transcribing import Transcribing
 
 
@@ -45,7 +48,7 @@ class SessionSetup:
         teller = Teller(lambda: commands.values, make_id("conv"), settings.sent_frame_bytes)
         outbox = Outbox(settings.unsent_bytes, settings.unread_seconds)
         connection = Connection(socket, commands, teller, outbox, settings)
-        prompting = Prompting(terms.model, settings, terms.gateway)
+        prompting = Prompting(terms.model, settings, terms.gateway, session_id.encode())
         answering = Answering(
             session=session,
             session_id=session_id,
@@ -70,4 +73,16 @@ class SessionSetup:
             most_waiting=settings.transcriptions,
             perform=connection.perform,
         )
-        await connection.run(answering, transcribing, self.turns.gate)
+        preparing = Preparing(terms.caller, self.turns, prompting, self.metrics, connection.spawn)
+        speculation = Speculation(
+            session_id=session_id,
+            session_span=span,
+            caller=terms.caller,
+            turns=self.turns,
+            prompting=prompting,
+            metrics=self.metrics,
+            spawn=connection.spawn,
+            most_load=settings.speculative_load,
+            seconds=settings.held_turn_seconds,
+        )
+        await connection.run(answering, transcribing, Ahead(preparing, speculation), self.turns.gate)

@@ -97,7 +97,9 @@ def test_what_stock_clients_send_is_taken(terms: Terms, changes: dict[str, Any])
 
 
 def test_absent_is_unchanged(terms: Terms) -> None:
-    assert detection(terms, {"type": "server_vad", "silence_duration_ms": 900}) == TurnDetection(silence_ms=900)
+    assert detection(terms, {"type": "server_vad", "silence_duration_ms": 900}) == TurnDetection(
+        silence_ms=900, trailing_ms=192, foresees=True
+    )
 
 
 def test_null_is_off(terms: Terms) -> None:
@@ -107,7 +109,7 @@ def test_null_is_off(terms: Terms) -> None:
 def test_another_kind_takes_nothing_over(terms: Terms) -> None:
     loud = merged(initial(terms.model), {"audio": {"input": {"turn_detection": {"threshold": 0.9}}}})
     back = {"audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "low"}}}}
-    assert terms.config_of(merged(loud, back)).turn_detection == TurnDetection(silence_ms=2000)
+    assert terms.config_of(merged(loud, back)).turn_detection == TurnDetection(silence_ms=2000, trailing_ms=192)
 
 
 @pytest.mark.parametrize(("eagerness", "silence_ms"), [("low", 2000), ("medium", 1000), ("auto", 1000), ("high", 500)])

@@ -91,7 +91,7 @@ class Session:
             )
         self.ears.configure(config.input_encoding, config.turn_detection)
         self.config = config
-        return [SessionUpdated(), *self._foresight.nothing(), *self._beginning()]
+        return [SessionUpdated(), *self._foresight.nothing(), *self.beginning()]
 
     # Sound that comes in.
 
@@ -109,7 +109,7 @@ class Session:
                 case TurnWentOn():
                     outcomes += self._foresight.nothing()
                 case SoundGrew(pcm16):
-                    outcomes += self._beginning(pcm16)
+                    outcomes += self.beginning(pcm16)
         return outcomes
 
     def commit(self) -> Outcomes:
@@ -203,11 +203,8 @@ class Session:
 
     def close_answer(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
         """`end` is the answer's own last word."""
-        outcomes = self._answers.close(response_id, end)
-        if self._owes_answer and self._answers.current is None:
-            self._owes_answer = False
-            return outcomes + self._answers.open(self.config.answers, after_speech=True)
-        return outcomes + self._beginning()
+        outcomes = self._close_answer(response_id, end)
+        return outcomes if self._answers.current is not None else outcomes + self.beginning()
 
     # How turns begin and end.
 
@@ -216,9 +213,9 @@ class Session:
         outcomes: Outcomes = [SpeechStarted(fact.at_ms, self._coming_item_id)]
         detection, current = self.config.turn_detection, self._answers.current
         if detection is None or not detection.interrupts_response:
-            return outcomes + self._beginning()
+            return outcomes + self.beginning()
         stopped = self._stop(current, "turn_detected") if current is not None else []
-        return [*outcomes, ListenerStopped(), *stopped, *self._beginning()]
+        return [*outcomes, ListenerStopped(), *stopped, *self.beginning()]
 
     def _end_turn(self, fact: TurnDone) -> Outcomes:
         item_id = self._coming_item_id or self._make_id("item")
@@ -241,7 +238,8 @@ class Session:
             return []
         return self._foresight.whole(self.config.answers, self._said(pcm16))
 
-    def _beginning(self, pcm16: bytes | None = None) -> Outcomes:
+    def beginning(self, pcm16: bytes | None = None) -> Outcomes:
+        """Of the next prompt, as far as it is known. pcm16: what the user has said of his turn."""
         return self._foresight.beginning(self.config.answers, None if pcm16 is None else self._said(pcm16))
 
     def _said(self, pcm16: bytes) -> UserItem:
@@ -274,7 +272,14 @@ class Session:
 
     def _stop(self, answer: Answer, reason: StopReason) -> Outcomes:
         response_id = answer.response.id
-        return [StopAnswer(response_id), *self.close_answer(response_id, lambda a: a.stopped(reason))]
+        return [StopAnswer(response_id), *self._close_answer(response_id, lambda a: a.stopped(reason))]
+
+    def _close_answer(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
+        outcomes = self._answers.close(response_id, end)
+        if self._owes_answer and self._answers.current is None:
+            self._owes_answer = False
+            outcomes += self._answers.open(self.config.answers, after_speech=True)
+        return outcomes
 
     def _item(self, item_id: str, verb: str) -> Item:
         item = self.items.find(item_id)

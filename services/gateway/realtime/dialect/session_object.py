@@ -3,6 +3,7 @@
 Nothing that stock clients send by default is refused. What cannot be served is refused when it is asked for.
 """
 
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -220,8 +221,17 @@ def session_config(session: SessionObject, model: ServedModel, settings: Realtim
             calls_in_parallel=session.parallel_tool_calls is not False,
         ),
         input_encoding=encoding_of(session.audio.input.format),
-        turn_detection=detection.detection() if detection else None,
+        turn_detection=_listening(detection, settings) if detection else None,
         transcribes=transcription is not None,
+    )
+
+
+def _listening(detection: ServerVad | SemanticVad, settings: RealtimeSettings) -> TurnDetection:
+    """Who waits longer for the end of a thought pauses within it: nothing is foreseen from such a pause."""
+    return replace(
+        detection.detection(),
+        trailing_ms=settings.trailing_silence_ms,
+        foresees=settings.speculates and detection.type == "server_vad",
     )
 
 
