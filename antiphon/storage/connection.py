@@ -31,6 +31,8 @@ _BROKEN: Final = (
     exceptions.TryAgainError,
     OSError,
 )
+# The server answers that it cannot write for now: its disk, its replicas or a script that runs too long keep it.
+_HINDERED: Final = ("MISCONF", "NOREPLICAS", "BUSY")
 # Nobody can be asked now, or nobody lets us in.
 _AWAY: Final = (*_BROKEN, TimeoutError, exceptions.RedisClusterException, exceptions.NoPermissionError)
 
@@ -127,7 +129,7 @@ class Storage:
         if isinstance(error, exceptions.OutOfMemoryError):
             _LOG.error("Redis at %s is full.", self._address)
             return AtCapacity("The storage of sessions is full. Try again later.", retry_after_seconds=10.0)
-        if isinstance(error, _AWAY):
+        if isinstance(error, _AWAY) or str(error).startswith(_HINDERED):
             self._note(answers=False, why=kind)
             return Unavailable("The storage of sessions cannot be reached. Try again in a moment.")
         _LOG.error("Redis at %s refused a command: %s.", self._address, kind)

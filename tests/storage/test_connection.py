@@ -8,14 +8,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from antiphon.errors import AtCapacity, InternalError, Unavailable
-from antiphon.storage.connection import open_redis
+from antiphon.storage.connection import Storage, open_redis
 from antiphon.storage.scripts import Script
 from antiphon.storage.settings import StorageSettings
 from antiphon.telemetry.metrics import Metrics
@@ -24,6 +24,7 @@ from tests.redis_fleet import running_cluster, running_sentinel
 from tests.redis_server import RedisServer, free_port, running_redis
 
 COUNT = Script("return redis.call('INCR', KEYS[1])")
+Count = Callable[[Storage], Awaitable[object]]
 COUNT_ONCE = Script("return redis.call('INCR', KEYS[1]) ", repeatable=False)
 
 
@@ -194,19 +195,34 @@ async def test_more_commands_than_connections_wait_their_turn(redis_server: Redi
 # What Redis refuses
 
 
-async def test_redis_that_is_full_is_told_as_such(own_redis: RedisServer) -> None:
+@pytest.fixture(params=["a command", "a script"])
+def count(request: pytest.FixtureRequest) -> Count:
+    """A write, in either form."""
+    if request.param == "a command":
+        return lambda storage: storage.execute("INCR", "a")
+    return lambda storage: storage.run(COUNT, ["a"])
+
+
+async def test_redis_that_is_full_is_told_as_such(own_redis: RedisServer, count: Count) -> None:
     async with open_redis(own_redis.url) as storage:
         own_redis.ask("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(AtCapacity, match="full") as refused:
-            await storage.execute("SET", "a", 1)
+            await count(storage)
         assert refused.value.retry_after_seconds == 10
 
 
-async def test_a_replica_takes_no_writes_and_is_told_as_away(own_redis: RedisServer) -> None:
-    own_redis.ask("REPLICAOF", "127.0.0.1", "1")
+@pytest.mark.parametrize(
+    "hindrance",
+    [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "min-replicas-to-write", "1")],
+    ids=["it is a replica", "it lacks replicas"],
+)
+async def test_redis_that_takes_no_writes_is_told_as_away(
+    own_redis: RedisServer, count: Count, hindrance: Sequence[str]
+) -> None:
+    own_redis.ask(*hindrance)
     async with open_redis(own_redis.url) as storage:
         with pytest.raises(Unavailable):
-            await storage.execute("SET", "a", 1)
+            await count(storage)
 
 
 async def test_a_command_that_is_wrong_is_a_defect_and_quotes_nothing(
