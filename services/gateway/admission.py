@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -99,9 +99,7 @@ class Admission:
 
     async def settle(self, reservation: Reservation, usage: TurnUsage) -> None:
         self._places.release(reservation)
-        settling = asyncio.create_task(self._settle(reservation, usage), name="settle")
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
+        settling = self._in_background(self._settle(reservation, usage))
         await asyncio.wait({settling}, timeout=self.tenancy.settings.settling_seconds)
 
     async def close(self, seconds: float = 5.0) -> None:
@@ -114,14 +112,30 @@ class Admission:
     async def _reserve(self, caller: Caller, demand: Demand) -> Reservation | None:
         if not is_limited(caller.limits):
             return None
+        reserving = asyncio.create_task(self._limiter.reserve(caller.tenant, caller.limits, demand), name="reserve")
         try:
-            reservation = await self._limiter.reserve(caller.tenant, caller.limits, demand)
+            reservation = await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            self._in_background(self._give_back(reserving))
+            raise
         except RateLimited:
             self._metrics.count_refusal(caller.tenant)
             raise
         if demand.place is not None:
             self._places.hold(reservation)
         return reservation
+
+    async def _give_back(self, reserving: asyncio.Task[Reservation]) -> None:
+        """Of a caller who left while he was let in."""
+        await asyncio.wait({reserving})
+        if reserving.exception() is None:
+            await self._settle(reserving.result(), TurnUsage())
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name="settle")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return task
 
     def _write_down(self, record: UsageRecord) -> None:
         self._meter.record(record)
