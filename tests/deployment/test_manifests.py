@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from antiphon.storage.address import read_address
 from antiphon.storage.settings import StorageSettings
+from antiphon.tenancy.settings import TenancySettings
 from services.__main__ import app
 from services.hosted import HOSTED_STAGES
 
@@ -80,6 +81,21 @@ def test_the_chart_tells_gateways_of_its_own_redis_or_of_another() -> None:
     used = set(re.findall(r"\.Values\.redis\.(\w+)", component + redis))
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["redis"]["properties"]
     assert used == values.keys() == schema.keys()
+
+
+def test_gateways_are_told_of_keys_in_words_that_they_know(
+    composed: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component = (CHART / "templates" / "component.yaml").read_text()
+    for name, value in (("ANTIPHON_REQUIRE_KEYS", "true"), ("ANTIPHON_KEY_PEPPER", "pepper")):
+        assert name in composed["gateway"]["environment"]
+        assert f"- name: {name}" in component
+        monkeypatch.setenv(name, value)
+    settings = TenancySettings()
+    assert (settings.require_keys, settings.key_pepper.get_secret_value()) == (True, "pepper")
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["tenants"]["properties"]
+    values = yaml.safe_load((CHART / "values.yaml").read_text())["tenants"]
+    assert set(re.findall(r"\.Values\.tenants\.(\w+)", component)) == values.keys() == schema.keys()
 
 
 def test_redis_drops_nothing_and_keeps_what_it_was_told(composed: dict[str, dict[str, Any]]) -> None:
