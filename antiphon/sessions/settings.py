@@ -18,8 +18,8 @@ class SessionSettings(BaseSettings):
     # Sounds and images of conversations, kept once however often they are spoken of.
     medium_bytes: int = Field(32 << 20, gt=0)
     # Of one tenant together.
-    media_bytes: int = Field(256 << 20, gt=0)
-    media_seconds: float = Field(86_400.0, gt=0)
+    media_bytes: int = Field(512 << 20, gt=0)
+    media_seconds: float = Field(3600.0, gt=0)
 
     # The turn under way, as far as it came.
     turn_record_bytes: int = Field(16 << 20, gt=0)
