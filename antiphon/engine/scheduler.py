@@ -141,7 +141,8 @@ class Scheduler(Generic[RequestT]):
         most = self.limits.shared_step_sequences
         if most is None or len(decodes) <= most:
             return decodes
-        wanting = {each.share.tenant for each in [*self.running, *self.waiting] if each.pending_rows > 0}
+        # Who still waits for his input is here, too: the step before the one that he wants is the one he waits for.
+        wanting = {each.share.tenant for each in [*self.running, *self.waiting] if not each.is_full}
         return decodes[:most] if len(wanting) > 1 else decodes
 
     def _prefill(self, plan: StepPlan[RequestT], running: list[Sequence[RequestT]]) -> None:

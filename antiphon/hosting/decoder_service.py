@@ -17,7 +17,7 @@ from antiphon.hosting.service import ServiceLoad
 from antiphon.model.placement import DeviceName, TypeName
 from antiphon.telemetry.page_metrics import PageCounts
 
-_SHARED_STEP_REQUESTS_CPU: Final = 8
+_SHARED_STEP_REQUESTS_CPU: Final = 4
 
 
 class DecoderSettings(BaseSettings):
@@ -39,7 +39,7 @@ class DecoderSettings(BaseSettings):
     rows_per_step: int = Field(512, gt=0, le=4096)
     running_requests: int = Field(128, gt=0)
     waiting_requests: int = Field(256, gt=0)
-    # That go on by one row in a step which several tenants want. Unset, 8 on a CPU, whose steps last longer with each,
+    # That go on by one row in a step which several tenants want. Unset, 4 on a CPU, whose steps last longer with each,
     # and all of them elsewhere.
     shared_step_requests: int | None = Field(None, gt=0)
     # Steps of fixed shape, which a GPU replays as CUDA graphs; and steps that begin before the outputs of the last one

@@ -126,9 +126,10 @@ def test_batch_work_takes_what_interactive_requests_leave() -> None:
     assert machine.given["nightly"] > 0
 
 
-def test_a_step_holds_everybody_while_only_one_tenant_wants_it() -> None:
+def test_a_step_holds_everybody_while_the_reader_of_the_other_tenant_is_behind() -> None:
     machine = Machine(limits(shared=2))
-    idle = Sequence("quiet", 4, 40, available_rows=0, share=QUIET)
+    idle = Sequence("quiet", 4, 40, max_untaken=1, share=QUIET)
+    idle.emitted = 1
     machine.scheduler.add(idle)
     for _ in range(10):
         machine.send(FLOOD, prompt_rows=4)
