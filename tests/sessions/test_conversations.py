@@ -108,14 +108,14 @@ async def test_a_tenant_keeps_so_many_conversations_and_no_more(opened: Opened) 
 
 
 async def test_a_conversation_is_forgotten_some_time_after_its_last_use(opened: Opened) -> None:
-    store = opened(conversation_seconds=0.4).conversations
+    store = opened(conversation_seconds=0.8).conversations
     await store.create("acme", conversation("used"))
     await store.create("acme", conversation("saved"))
     await store.create("acme", conversation("left"))
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     await store.load("acme", "used")
     await store.save("acme", conversation("saved"), expected_version=1)
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     await store.load("acme", "used")
     await store.load("acme", "saved")
     with pytest.raises(NotFound, match="expired"):

@@ -60,11 +60,11 @@ async def test_bytes_of_a_stream_are_bounded(opened: Opened) -> None:
 
 
 async def test_old_events_are_forgotten_while_the_stream_goes_on(opened: Opened) -> None:
-    events = opened(event_seconds=0.4).events
+    events = opened(event_seconds=0.8).events
     await events.append("acme", "s", b"old")
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     await events.append("acme", "s", b"young")
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     assert await events.after("acme", "s", 0, 10) == EventPage((LoggedEvent(2, b"young"),), False)
     assert await events.append("acme", "s", b"new") == 3
     assert [event.id for event in (await events.after("acme", "s", 1, 10)).events] == [2, 3]

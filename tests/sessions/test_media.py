@@ -51,12 +51,12 @@ async def test_a_tenants_media_together_have_a_bound_of_their_own(opened: Opened
 
 
 async def test_a_medium_is_forgotten_some_time_after_its_last_use(opened: Opened) -> None:
-    media = opened(media_seconds=0.4).media
+    media = opened(media_seconds=0.8).media
     used, put_again, left = [await media.put("acme", data) for data in (b"used", b"put again", b"left")]
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     await media.get("acme", used)
     await media.put("acme", b"put again")
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     assert await media.get("acme", used) == b"used"
     assert await media.get("acme", put_again) == b"put again"
     with pytest.raises(NotFound, match="expired"):

@@ -26,12 +26,12 @@ async def test_another_tenants_audio_id_is_unknown(opened: Opened) -> None:
 
 
 async def test_transcripts_are_forgotten_by_age(opened: Opened) -> None:
-    transcripts = opened(transcript_seconds=0.4).transcripts
+    transcripts = opened(transcript_seconds=0.8).transcripts
     await transcripts.keep("acme", "old", "one")
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     await transcripts.keep("acme", "young", "two")
     assert await transcripts.find("acme", "old") == "one"
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.5)
     assert await transcripts.find("acme", "old") is None
     assert await transcripts.find("acme", "young") == "two"
 
