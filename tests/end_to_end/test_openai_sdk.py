@@ -203,3 +203,22 @@ def test_the_async_client_asks_eight_at_once(api_url: str) -> None:
             return [answer.choices[0].message.content for answer in await asyncio.gather(*asking)]
 
     assert asyncio.run(ask_all()) == ["The opposite of hot is cold."] * 8
+
+
+async def test_a_live_session(api_url: str) -> None:
+    """Also through the proxy of Ray Serve."""
+    content: Any = [{"type": "input_text", "text": "What color is blood?"}]
+    async with (
+        AsyncOpenAI(base_url=api_url, api_key="none") as client,
+        client.realtime.connect(model=MODEL) as live,
+    ):
+        await live.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+        await live.response.create()
+        sound = b""
+        async for event in live:
+            assert event.type != "error", event
+            if event.type == "response.output_audio.delta":
+                sound += base64.b64decode(event.delta)
+            elif event.type == "response.done":
+                break
+    assert np.abs(np.frombuffer(sound, "<i2")).max() > 1000

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.gateway.conftest import MODEL
 
 Event = dict[str, Any]
-PATIENCE_SECONDS: Final = 30
+PATIENCE_SECONDS: Final = 60
 _EVENTS: Final[TypeAdapter[Any]] = TypeAdapter(RealtimeServerEvent)
 # Strict on values: OpenAI's types let any extra field pass.
 _KNOWN_TYPES: Final = frozenset(
@@ -31,6 +31,7 @@ class Live:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.events: list[Event] = []
+        self._event_ids: set[str] = set()
 
     async def send(self, kind: str, **fields: Any) -> None:
         await self.socket.send(json.dumps({"type": kind, **fields}))
@@ -91,7 +92,8 @@ class Live:
         assert event["type"] in _KNOWN_TYPES, event["type"]
         read = _EVENTS.validate_python(event)
         assert read.type == event["type"]
-        assert event["event_id"] not in {earlier["event_id"] for earlier in self.events}
+        assert event["event_id"] not in self._event_ids
+        self._event_ids.add(event["event_id"])
 
 
 @asynccontextmanager
