@@ -1,4 +1,4 @@
-"""Ten thousand frames, legal and not, in any order: each answer is an event that OpenAI knows, and the session lives."""
+"""Ten thousand frames, legal and not, in any order: each answer is one that OpenAI knows, and the session lives."""
 
 import asyncio
 import base64
