@@ -22,6 +22,7 @@ from antiphon.hosting.grpc_server import serving
 from antiphon.hosting.http_server import serving_http
 from antiphon.hosting.service import HostedService, ServiceLoad
 from antiphon.telemetry import tracing
+from antiphon.telemetry.names import StageName
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
 from services.gateway.app import create_app
@@ -60,9 +61,19 @@ class RunningParts:
 
 
 class Platform:
-    """Use as a context manager. `end_ids` are the ids that end an answer, `max_frames` bounds a turn's speech."""
+    """Use as a context manager. `end_ids` are the ids that end an answer, `max_frames` bounds a turn's speech, `stages`
+    are those that the checkpoint has."""
 
-    def __init__(self, checkpoint: Path, sockets: Path, *, max_frames: int, end_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        sockets: Path,
+        *,
+        max_frames: int,
+        end_ids: Sequence[int] = (),
+        stages: Sequence[StageName] = HOSTED_STAGES,
+    ) -> None:
+        self._stages = stages
         self.checkpoint, self.max_frames, self.end_ids = checkpoint, max_frames, list(end_ids)
         self._address = f"unix:{sockets / 'stages.sock'}"
         self._thread = EventLoopThread(self._running)
@@ -143,8 +154,8 @@ class Platform:
     async def _running(self) -> AsyncIterator[RunningParts]:
         spans = WatchedSpans()
         traced = tracing.configure("antiphon-test", spans)
-        services = [hosted_service(stage, self.checkpoint) for stage in HOSTED_STAGES]
-        directory = StaticDirectory(dict.fromkeys(HOSTED_STAGES, self._address))
+        services = [hosted_service(stage, self.checkpoint) for stage in self._stages]
+        directory = StaticDirectory(dict.fromkeys(self._stages, self._address))
         settings = GatewaySettings(checkpoint=self.checkpoint, max_speech_frames=self.max_frames)
         async with serving(services, self._address), StageCaller(directory) as caller:
             recorded = RecordedStages(caller.stages())
