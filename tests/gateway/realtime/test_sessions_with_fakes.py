@@ -5,6 +5,7 @@ import base64
 import time
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
@@ -182,6 +183,20 @@ async def test_a_user_who_speaks_interrupts(client: Live, fakes: Fakes, spoken_q
     assert found["item"]["content"][0]["transcript"] == ""
     too_long = await client.refused("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=60_000)
     assert too_long["param"] == "audio_end_ms"
+
+
+async def test_how_long_a_user_waits_for_the_first_sound_is_measured(
+    client: Live, base_url: str, spoken_question: Any
+) -> None:
+    await client.say("what is it")
+    await client.respond()
+    await client.speak(*spoken_question)
+    await client.until("input_audio_buffer.speech_stopped")
+    await client.until("response.done")
+    async with httpx.AsyncClient(base_url=base_url) as http:
+        told = (await http.get("/metrics")).text
+    assert "antiphon_realtime_turn_latency_seconds_count 1.0" in told
+    assert "antiphon_realtime_sessions 1.0" in told
 
 
 async def test_sound_is_not_sent_much_further_than_it_is_played(
