@@ -7,6 +7,7 @@ from antiphon.errors import InternalError
 from antiphon.sessions.progress import Progress, pack_frames, pack_ids, unpack_frames, unpack_ids
 from antiphon.sessions.settings import SessionSettings
 from antiphon.sessions.turn_journal import (
+    Charged,
     JournalledTurn,
     TurnWriter,
     progress_too_large,
@@ -64,12 +65,23 @@ redis.call('HSET', KEYS[1], 'finished', 1)
     + _EXPIRE
     + "return 1"
 )
-_READ_ALL: Final = """
-local turn = redis.call('HMGET', KEYS[1], 'record', 'finished', 'fence')
-local ids, frames = redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])
-return {turn[1], turn[2] and 1 or 0, tonumber(turn[3]), ids or '', frames or ''}
+# lifetime_ms, fence, ids, frames, samples -> as above
+_CHARGE: Final = Script(
+    """
+local fence = redis.call('HGET', KEYS[1], 'fence')
+if not fence then return 0 end
+if fence ~= ARGV[2] then return -1 end
+redis.call('HSET', KEYS[1], 'charged', ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 """
-# -> record, whether finished, fence, ids, frames; nothing where there is none
+    + _EXPIRE
+    + "return 1"
+)
+_READ_ALL: Final = """
+local turn = redis.call('HMGET', KEYS[1], 'record', 'finished', 'fence', 'charged')
+local ids, frames = redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])
+return {turn[1], turn[2] and 1 or 0, tonumber(turn[3]), ids or '', frames or '', turn[4] or ''}
+"""
+# -> record, whether finished, fence, ids, frames, what is charged; nothing where there is none
 _READ: Final = Script("if redis.call('EXISTS', KEYS[1]) == 0 then return {} end\n" + _READ_ALL)
 # lifetime_ms -> as above. Once more takes it over once more: only the last fence is told, and holds.
 _TAKE_OVER: Final = Script(
@@ -131,6 +143,10 @@ class _RedisTurnWriter:
         arguments = (self._lifetime_ms, self._fence)
         _require_written(integer(await self._storage.run(_FINISH, self._keys, arguments)))
 
+    async def charge(self, charged: Charged) -> None:
+        arguments = (self._lifetime_ms, self._fence, charged.token_ids, charged.frames, charged.samples)
+        _require_written(integer(await self._storage.run(_CHARGE, self._keys, arguments)))
+
 
 def _require_written(outcome: int) -> None:
     if outcome == 0:
@@ -146,9 +162,14 @@ def _turn(reply: Reply) -> tuple[JournalledTurn, int]:
     found = array(reply)
     if not found:
         raise unknown_turn()
-    record, is_finished, fence, ids, frames = found
+    record, is_finished, fence, ids, frames, charged = found
     progress = Progress(unpack_ids(data(ids)), unpack_frames(data(frames)))
-    return JournalledTurn(data(record), progress, bool(is_finished)), integer(fence)
+    turn = JournalledTurn(data(record), progress, bool(is_finished), _charged(data(charged)))
+    return turn, integer(fence)
+
+
+def _charged(written: bytes) -> Charged | None:
+    return Charged(*map(int, written.split())) if written else None
 
 
 def _keys(tenant: str, turn_id: str) -> _Keys:

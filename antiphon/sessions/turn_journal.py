@@ -12,15 +12,27 @@ from antiphon.sessions.settings import SessionSettings
 
 
 @dataclass(frozen=True, slots=True)
+class Charged:
+    """What of a turn is on its tenant's bill: its prompt, and so much of its answer."""
+
+    token_ids: int
+    frames: int
+    # Handed to the client.
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class JournalledTurn:
     # What the gateway that began the turn needs to run it again; nobody here looks inside.
     record: bytes
     progress: Progress = field(default_factory=Progress)
     is_finished: bool = False
+    # None: nobody has charged anything.
+    charged: Charged | None = None
 
 
 class TurnWriter(Protocol):
-    """The one who may write a turn, until another takes it over: then both raise Conflict. One call at a time."""
+    """The one who may write a turn, until another takes it over: then all raise Conflict. One call at a time."""
 
     async def append(self, progress: Progress) -> None:
         """What follows on what was appended before. Raises TooLarge, NotFound when it expired, Unavailable; after
@@ -29,6 +41,10 @@ class TurnWriter(Protocol):
 
     async def finish(self) -> None:
         """It stays readable until it expires."""
+        ...
+
+    async def charge(self, charged: Charged) -> None:
+        """So much is on the bill from now on. Who may not write this must not charge: the one who took over does."""
         ...
 
 
@@ -97,6 +113,9 @@ class _MemoryTurnWriter:
 
     async def finish(self) -> None:
         self._kept.put(self._tenant, self._turn_id, (self._fence, replace(self._own_turn(), is_finished=True)))
+
+    async def charge(self, charged: Charged) -> None:
+        self._kept.put(self._tenant, self._turn_id, (self._fence, replace(self._own_turn(), charged=charged)))
 
     def _own_turn(self) -> JournalledTurn:
         found = self._kept.get(self._tenant, self._turn_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -78,9 +78,11 @@ class TurnRecorder:
 
 
 @asynccontextmanager
-async def recording(writer: TurnWriter, settings: SessionSettings) -> AsyncIterator[TurnRecorder]:
-    """At the block's end what still waits is written, and where the turn came to its own end, that it did. Neither may
-    fail a turn: without Redis it was answered all the same."""
+async def recording(
+    writer: TurnWriter, settings: SessionSettings, is_over: Callable[[], bool] = lambda: True
+) -> AsyncIterator[TurnRecorder]:
+    """At the block's end what still waits is written, and where the turn came to its own end, that it did: it was left
+    without an exception, and `is_over`. Neither may fail a turn: without Redis it was answered all the same."""
     recorder = TurnRecorder(writer, settings)
     task = asyncio.create_task(recorder.run(), name="turn journal")
     try:
@@ -90,7 +92,7 @@ async def recording(writer: TurnWriter, settings: SessionSettings) -> AsyncItera
         await _quietly_end(recorder, writer, is_finished=False)
         raise
     await _stop(task)
-    await _quietly_end(recorder, writer, is_finished=True)
+    await _quietly_end(recorder, writer, is_finished=is_over())
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -43,6 +43,8 @@ class UsageRecord(BaseModel):
     completion_audio_tokens: int = 0
     audio_in_ms: int = 0
     audio_out_ms: int = 0
+    # 0 for the rest of a request whose beginning has a record of its own.
+    requests: int = 1
 
     @property
     def prompt_tokens(self) -> int:

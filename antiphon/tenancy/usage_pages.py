@@ -44,7 +44,7 @@ class UsageSum:
     audio_out_ms: int = 0
 
     def add(self, record: UsageRecord) -> None:
-        self.requests += 1
+        self.requests += record.requests
         self.prompt_tokens += record.prompt_tokens
         self.cached_tokens += record.cached_tokens
         self.prompt_audio_tokens += record.prompt_audio_tokens

@@ -18,9 +18,12 @@ from antiphon.wire.stages import Stages
 from services.gateway import openapi
 from services.gateway.admin import admin_router
 from services.gateway.admission import Admission
+from services.gateway.answer_journal import AnswerJournals
 from services.gateway.audio.door import TurnDoor
 from services.gateway.audio.routes import add_audio_routes
+from services.gateway.chat_resumption import EVENTS_PATH, ResumptionRoute
 from services.gateway.chat_route import CHAT_PATH, ChatRoute
+from services.gateway.chat_streams import ChatStreams
 from services.gateway.config import GatewaySettings
 from services.gateway.error_envelope import install_handlers
 from services.gateway.health import ReadinessCheck, StageProbe, always_ready, health_router
@@ -78,7 +81,10 @@ def create_app(
     )
     app.state.gate = TurnGate(settings, metrics)
     app.state.readiness = ReadinessCheck(probe, app.state.gate, storage)
-    app.state.sessions = open_sessions(storage, SessionSettings())
+    kept = SessionSettings()
+    app.state.sessions = open_sessions(storage, kept)
+    journals = storage is not None if settings.journals_answers is None else settings.journals_answers
+    app.state.journals = AnswerJournals.of(app.state.sessions, kept) if journals else None
     model = read_served_model(settings)
     tenancy = tenancy or open_tenancy(storage, TenancySettings())
     app.state.admission = Admission(tenancy, (model.model_id, *model.aliases), metrics)
@@ -104,13 +110,12 @@ def _add_routes(
     )
     media, bodies = MediaSource(settings, media_client), BodyRoom(settings)
     conductor = Conductor(stages, PromptBuilder(settings.checkpoint), limits, settings)
+    streams = ChatStreams(settings, conductor, sessions.transcripts, app.state.gate, app.state.journals)
     chat = ChatRoute(
         settings=settings,
         model=model,
-        conductor=conductor,
+        streams=streams,
         media=MediaSource(settings, media_client),
-        transcripts=sessions.transcripts,
-        gate=app.state.gate,
         admission=app.state.admission,
         bodies=bodies,
         metrics=metrics,
@@ -123,6 +128,14 @@ def _add_routes(
         response_model=None,
         responses=openapi.CHAT_RESPONSES,
         openapi_extra=openapi.CHAT_BODY,
+    )
+    app.add_api_route(
+        EVENTS_PATH,
+        ResumptionRoute(model, streams, app.state.admission, metrics).go_on,
+        methods=["GET"],
+        summary="Go on with a streamed answer from the last event that came",
+        response_model=None,
+        responses=openapi.EVENTS_RESPONSES,
     )
     turns = TurnOpener(conductor, app.state.gate, app.state.admission)
     add_realtime_routes(app, RealtimeParts(settings, model, turns, media, bodies, metrics), RealtimeSettings())

@@ -4,9 +4,9 @@ import asyncio
 import base64
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from antiphon.telemetry.first_packet import FirstPacket
+from services.gateway.answer_place import Delivery, event_id
 from services.gateway.audio_formats import encode_file, pcm16
 from services.gateway.openai_request import AudioFormat
 from services.gateway.openai_response import (
@@ -47,6 +48,16 @@ _DONE: Final = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerIdentity:
+    """The same wherever the answer goes on."""
+
+    answer_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    audio_id: str = field(default_factory=lambda: f"audio_{uuid.uuid4().hex}")
+    # Seconds since the epoch.
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerOptions:
     model_id: str
     # None writes text only.
@@ -56,22 +67,42 @@ class AnswerOptions:
     trace_id: str | None
 
 
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Resumability:
+    """Of a streamed answer: what its client has of it, and whether another gateway could go on by now. From then on
+    events have ids."""
+
+    delivery: Delivery = field(default_factory=Delivery)
+    is_journalled: Callable[[], bool] = _never
+
+
 class ChatAnswer:
     """One answer on its way out."""
 
-    def __init__(self, options: AnswerOptions, watch: TurnWatch, transcripts: OwnTranscripts) -> None:
+    def __init__(
+        self,
+        identity: AnswerIdentity,
+        options: AnswerOptions,
+        watch: TurnWatch,
+        transcripts: OwnTranscripts,
+        resumability: Resumability | None = None,
+    ) -> None:
         self._options, self._watch, self._transcripts = options, watch, transcripts
-        self.answer_id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._audio_id = f"audio_{uuid.uuid4().hex}"
-        self._created = int(time.time())
+        self._resumability = resumability or Resumability()
+        self._delivery = self._resumability.delivery
+        self.answer_id, self._audio_id, self._created = identity.answer_id, identity.audio_id, identity.created
         self._fingerprint = _fingerprint()
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        self._calls = ToolCalls()
+        self._calls = ToolCalls(self.answer_id)
 
     async def chunks(self, events: AsyncGenerator[TurnEvent | None, None]) -> AsyncGenerator[bytes, None]:
         """Server-sent events; a missing event is a while without one."""
-        is_open = False
+        is_open = not self._delivery.is_first
         async with aclosing(events):
             async for event in events:
                 if event is None:
@@ -79,10 +110,14 @@ class ChatAnswer:
                     continue
                 if not is_open:
                     is_open = True
-                    yield self._opening()
-                for frame in await self._frames(event):
-                    yield frame
-                self._watch_sent(event)
+                    yield self._with_id(self._opening())
+                if isinstance(event, TurnEnd):
+                    for frame in await self._closing(event):
+                        if self._delivery.closes() or frame is _DONE:
+                            yield self._with_id(frame)
+                elif frame := self._frame(event):
+                    yield self._with_id(frame)
+                    self._watch_sent(event)
 
     async def whole(self, events: AsyncIterator[TurnEvent]) -> ChatCompletion:
         waves = [np.zeros(0, np.float32)]
@@ -137,19 +172,27 @@ class ChatAnswer:
     def _opening(self) -> bytes:
         return self._delta(Delta(role="assistant", content=None if self._speaks else "", refusal=None))
 
-    async def _frames(self, event: TurnEvent) -> list[bytes]:
-        match event:
+    def _frame(self, event: TurnEvent) -> bytes:
+        """Of what the client lacks of it; empty if he has all."""
+        if isinstance(event, TextDelta) and self._speaks:
+            self._texts.append(event.text)
+        called = self._calls.delta(event) if isinstance(event, ToolCallDelta) and event.name is not None else None
+        match self._delivery.news(event):
             case TextDelta(text):
-                return [self._text(text)]
+                return self._text(text)
             case ReasoningDelta(text):
-                return [self._delta(Delta(reasoning_content=text))]
-            case ToolCallDelta():
-                return [self._delta(Delta(tool_calls=[self._calls.delta(event)]))]
+                return self._delta(Delta(reasoning_content=text))
+            case ToolCallDelta() as news:
+                return self._delta(Delta(tool_calls=[called or self._calls.delta(news)]))
             case SpeechDelta(samples):
                 data = base64.b64encode(pcm16(samples)).decode()
-                return [self._delta(Delta(audio=AudioDelta(id=self._audio_id, data=data)))]
-            case TurnEnd():
-                return await self._closing(event)
+                return self._delta(Delta(audio=AudioDelta(id=self._audio_id, data=data)))
+        return b""
+
+    def _with_id(self, frame: bytes) -> bytes:
+        if not self._resumability.is_journalled():
+            return frame
+        return b"id: %s\n%s" % (event_id(self.answer_id, self._delivery.place).encode(), frame)
 
     def _watch_sent(self, event: TurnEvent) -> None:
         """A packet of a spoken answer is one with sound; of a written one, text."""
@@ -162,7 +205,6 @@ class ChatAnswer:
         """With speech the text of the answer is its transcript."""
         if not self._speaks:
             return self._delta(Delta(content=text))
-        self._texts.append(text)
         return self._delta(Delta(audio=AudioDelta(id=self._audio_id, transcript=text)))
 
     async def _closing(self, end: TurnEnd) -> list[bytes]:

@@ -58,6 +58,10 @@ class GatewaySettings(BaseSettings):
     # Streams.
     event_queue_items: int = Field(64, gt=0)
     keep_alive_seconds: float = Field(15.0, gt=0)
+    # Whether streamed answers can be gone on with. Unset: where sessions are in Redis, so that any gateway can.
+    journals_answers: bool | None = None
+    # An answer's first event waits no longer for its journal.
+    journal_patience_seconds: float = Field(0.05, ge=0)
 
     # Hosts (exact names, or name:port) that media may be fetched from; none by default.
     remote_media_hosts: frozenset[str] = frozenset()

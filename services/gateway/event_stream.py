@@ -1,8 +1,9 @@
 """How an answer leaves over HTTP while its client may hang up: everything behind it is closed at once."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from starlette.responses import Response
@@ -46,12 +47,21 @@ async def _disconnect(receive: Receive) -> None:
         message = await receive()
 
 
-class EventFeed(Generic[T]):
-    """Events, and a None whenever none came for `idle_seconds`."""
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ends a stream before its events do."""
 
-    def __init__(self, events: AsyncIterator[T], idle_seconds: float) -> None:
+    happened: asyncio.Event
+    error: AntiphonError
+
+
+class EventFeed(Generic[T]):
+    """Events, and a None whenever none came for `idle_seconds`; or the error of the first stop that happens."""
+
+    def __init__(self, events: AsyncIterator[T], idle_seconds: float, stops: Sequence[Stop] = ()) -> None:
         self._events, self._idle_seconds = events, idle_seconds
         self._coming: asyncio.Future[T] | None = None
+        self._stops = {asyncio.create_task(stop.happened.wait()): stop.error for stop in stops}
 
     async def first(self) -> None:
         """Returns when the first event is there, or after `idle_seconds`. Raises what came instead of it."""
@@ -73,15 +83,24 @@ class EventFeed(Generic[T]):
             yield event
 
     async def aclose(self) -> None:
-        if self._coming is not None:
-            self._coming.cancel()
-            await asyncio.wait({self._coming})
+        waiting = self._waiting()
+        for each in waiting:
+            each.cancel()
+        if waiting:
+            await asyncio.wait(waiting)
 
     async def _wait(self) -> asyncio.Future[T] | None:
         if self._coming is None:
             self._coming = asyncio.ensure_future(anext(self._events))
-        done, _ = await asyncio.wait({self._coming}, timeout=self._idle_seconds)
-        return self._coming if done else None
+        waiting = self._waiting()
+        await asyncio.wait(waiting, timeout=self._idle_seconds, return_when=asyncio.FIRST_COMPLETED)
+        for stop, error in self._stops.items():
+            if stop.done():
+                raise error
+        return self._coming if self._coming.done() else None
+
+    def _waiting(self) -> set[asyncio.Future[Any]]:
+        return {*self._stops, *([] if self._coming is None else [self._coming])}
 
 
 class EventStream(Response):

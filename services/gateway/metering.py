@@ -25,6 +25,7 @@ class MeteredRequest:
 
 def usage_record(caller: Caller, request: MeteredRequest, usage: TurnUsage, error: BaseException | None) -> UsageRecord:
     """error: with which the turn was left."""
+    is_first, usage = usage.charged is None, usage.owed()
     return UsageRecord(
         id=request.id,
         tenant=caller.tenant,
@@ -47,6 +48,7 @@ def usage_record(caller: Caller, request: MeteredRequest, usage: TurnUsage, erro
         completion_audio_tokens=usage.audio_tokens,
         audio_in_ms=usage.audio_in_ms,
         audio_out_ms=usage.audio_out_ms,
+        requests=int(is_first),
     )
 
 

@@ -20,7 +20,10 @@ _Responses = dict[int | str, dict[str, Any]]
 # Until OpenAPI 3.2 the schema of an event stream describes each of its events.
 EVENT: Final = {
     "type": "object",
-    "properties": {"data": {"type": "string", "description": "A chat.completion.chunk as JSON, or [DONE]."}},
+    "properties": {
+        "id": {"type": "string", "description": "For Last-Event-ID; where answers can be gone on with."},
+        "data": {"type": "string", "description": "A chat.completion.chunk as JSON, or [DONE]."},
+    },
     "required": ["data"],
 }
 
@@ -61,6 +64,18 @@ CHAT_RESPONSES: Final[_Responses] = TENANT_REFUSALS | {
         "headers": {"retry-after": {"description": "Seconds.", "schema": {"type": "integer"}}},
     },
     504: {"model": ErrorEnvelope, "description": "The turn took longer than the server allows."},
+}
+EVENTS_RESPONSES: Final[_Responses] = TENANT_REFUSALS | {
+    200: {
+        "description": "The rest of the stream: server-sent events of chat.completion.chunk, then [DONE].",
+        "content": {"text/event-stream": {"schema": EVENT}},
+    },
+    400: {"model": ErrorEnvelope, "description": "No event of this answer has such an id."},
+    404: {"model": ErrorEnvelope, "description": "Unknown answer, or one that has expired."},
+    409: {"model": ErrorEnvelope, "description": "Somebody else goes on with it."},
+    500: CHAT_RESPONSES[500],
+    503: CHAT_RESPONSES[503],
+    504: CHAT_RESPONSES[504],
 }
 CHAT_BODY: Final = {
     "requestBody": {

@@ -7,12 +7,15 @@ from services.gateway.turn_request import ToolCallDelta
 
 
 class ToolCalls:
-    def __init__(self) -> None:
+    def __init__(self, answer_id: str) -> None:
+        """The ids of the calls follow from the answer's, so that they are the same wherever it goes on."""
+        self._answer_id = answer_id
         self._calls: list[ToolCall] = []
 
     def delta(self, event: ToolCallDelta) -> ToolCallChunk:
         if event.name is not None:
-            call = ToolCall(id=f"call_{uuid.uuid4().hex}", function=CalledFunction(name=event.name, arguments=""))
+            call_id = f"call_{uuid.uuid5(uuid.NAMESPACE_OID, f'{self._answer_id}/{event.index}').hex}"
+            call = ToolCall(id=call_id, function=CalledFunction(name=event.name, arguments=""))
             self._calls.append(call)
             function = FunctionDelta(name=event.name, arguments="")
             return ToolCallChunk(index=event.index, id=call.id, type="function", function=function)

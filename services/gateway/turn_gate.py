@@ -31,6 +31,8 @@ class TurnGate:
         self._of_tenants: Counter[str] = Counter()
         self.turns = self._ahead = 0
         self.is_closed = False
+        # Set when those that are still answered have had their time.
+        self.cut = asyncio.Event()
 
     def require_room(self, tenant: str) -> None:
         """Raises what `turn` would raise now."""
@@ -73,12 +75,18 @@ class TurnGate:
         finally:
             self._ahead -= 1
 
-    async def close(self, drain_seconds: float) -> None:
-        """Lets nobody in any more; returns when the last turn is over, or after `drain_seconds`."""
+    async def close(self, drain_seconds: float, cut_seconds: float = 1.0) -> None:
+        """Lets nobody in any more; returns when the last turn is over, or after `drain_seconds` and the time in which
+        streams say that they end."""
         self.is_closed = True
+        await self._until_empty(drain_seconds)
+        self.cut.set()
+        await self._until_empty(cut_seconds)
+
+    async def _until_empty(self, seconds: float) -> None:
         if self.turns:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._last_is_over.wait(), drain_seconds)
+                await asyncio.wait_for(self._last_is_over.wait(), seconds)
 
     def _is_below_its_share(self, tenant: str, limit: int) -> bool:
         """Where others have taken all places: somewhat more are let in for a while rather than a tenant kept out."""

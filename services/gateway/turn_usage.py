@@ -1,14 +1,16 @@
 """What a turn has taken so far, whole at whatever moment it ends: it is what a tenant pays for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from antiphon.prompt.prompt import TokenCounts
+from antiphon.sessions.turn_journal import Charged
 from antiphon.tenancy.limiter import Amounts
 from services.gateway.turn_request import FinishReason
 
 _SAMPLES_PER_MS: Final = 24
 _NOTHING: Final = TokenCounts(text=0, audio=0, image=0, video=0)
+_NOT_CHARGED: Final = Charged(0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -29,6 +31,10 @@ class TurnUsage:
     first_packet_at: float | None = None
     # None unless the answer came to its end.
     finish_reason: FinishReason | None = None
+    # Of an answer that goes on here: what of all this its tenant was charged for before.
+    charged: Charged | None = None
+    # The answer goes on at another gateway, and so does its bill.
+    is_charged_elsewhere: bool = False
 
     @property
     def audio_out_ms(self) -> int:
@@ -38,5 +44,34 @@ class TurnUsage:
     def tokens(self) -> int:
         return self.prompt.total + self.text_tokens + self.audio_tokens
 
+    @property
+    def total(self) -> Charged:
+        """What will have been charged when this is."""
+        before = self.charged or _NOT_CHARGED
+        return Charged(
+            max(self.text_tokens, before.token_ids),
+            max(self.audio_tokens, before.frames),
+            max(self.audio_out_samples, before.samples),
+        )
+
+    def owed(self) -> "TurnUsage":
+        """Without what was charged before."""
+        before = self.charged
+        if before is None:
+            return self
+        total = self.total
+        text_tokens = total.token_ids - before.token_ids
+        return replace(
+            self,
+            prompt=_NOTHING,
+            cached_tokens=0,
+            text_tokens=text_tokens,
+            reasoning_tokens=min(self.reasoning_tokens, text_tokens),
+            audio_tokens=total.frames - before.frames,
+            audio_in_ms=0,
+            audio_out_samples=total.samples - before.samples,
+        )
+
     def amounts(self) -> Amounts:
-        return Amounts(1, self.tokens, self.audio_in_ms, self.audio_out_ms)
+        owed = self.owed()
+        return Amounts(int(self.charged is None), owed.tokens, owed.audio_in_ms, owed.audio_out_ms)

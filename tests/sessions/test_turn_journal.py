@@ -10,7 +10,7 @@ from antiphon.errors import Conflict, NotFound, TooLarge, Unavailable
 from antiphon.sessions.opening import open_sessions
 from antiphon.sessions.progress import Progress
 from antiphon.sessions.settings import SessionSettings
-from antiphon.sessions.turn_journal import TurnWriter
+from antiphon.sessions.turn_journal import Charged, TurnWriter
 from antiphon.sessions.turn_recorder import recording
 from antiphon.storage.connection import Storage, open_redis
 from tests.cutting_proxy import cutting_proxy
@@ -36,6 +36,20 @@ async def test_a_turn_is_read_as_far_as_it_was_written(opened: Opened) -> None:
     assert not turn.is_finished
     await writer.finish()
     assert (await journal.read("acme", "turn_1")).is_finished
+
+
+async def test_what_is_charged_is_known_to_who_takes_over_and_only_he_charges_the_rest(opened: Opened) -> None:
+    journal = opened().journal
+    first = await journal.begin("acme", "turn_1", b"asked")
+    assert (await journal.read("acme", "turn_1")).charged is None
+    await first.append(progress(1, 2, frame_count=1))
+    await first.charge(Charged(2, 1, 1365))
+    turn, second = await journal.take_over("acme", "turn_1")
+    assert turn.charged == Charged(2, 1, 1365)
+    with pytest.raises(Conflict):
+        await first.charge(Charged(9, 9, 9))
+    await second.charge(Charged(3, 4, 7125))
+    assert (await journal.read("acme", "turn_1")).charged == Charged(3, 4, 7125)
 
 
 async def test_who_takes_over_goes_on_and_the_one_before_is_told(opened: Opened) -> None:

@@ -1,0 +1,141 @@
+"""Keeps streamed answers so that any gateway can go on with them: what was asked, and how far the answer came.
+
+Beginning a journal and writing it hold no answer up. Where it cannot be kept the answer is given all the same.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from antiphon.errors import AntiphonError, Conflict, NotFound
+from antiphon.sessions.media_store import MediaStore
+from antiphon.sessions.opening import Sessions
+from antiphon.sessions.progress import Progress
+from antiphon.sessions.settings import SessionSettings
+from antiphon.sessions.turn_journal import Charged, TurnJournal, TurnWriter
+from antiphon.sessions.turn_recorder import TurnRecorder, recording
+from services.gateway.turn_record import MediumName, TurnRecord, pack_record, unpack_record
+from services.gateway.turn_request import TurnRequest
+from services.gateway.turn_usage import TurnUsage
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTurn:
+    """How somebody else began it."""
+
+    request: TurnRequest
+    default_answer_tokens: int
+    telling: str
+
+
+class AnswerJournal:
+    """Of one answer, while this gateway gives it."""
+
+    def __init__(self, writer: "_LateWriter", recorder: TurnRecorder, known: Progress) -> None:
+        self._writer = writer
+        self.recorder = recorder
+        # What there was when this gateway began.
+        self.known = known
+
+    def is_kept(self) -> bool:
+        """Another gateway could go on."""
+        return self._writer.is_open
+
+    async def wait(self, seconds: float) -> None:
+        """Until it is kept, but no longer than so."""
+        await asyncio.wait({self._writer.opening}, timeout=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerJournals:
+    journal: TurnJournal
+    media: MediaStore
+    settings: SessionSettings
+
+    @classmethod
+    def of(cls, sessions: Sessions, settings: SessionSettings) -> "AnswerJournals":
+        return cls(sessions.journal, sessions.media, settings)
+
+    @asynccontextmanager
+    async def begun(
+        self, tenant: str, answer_id: str, turn: KeptTurn, usage: TurnUsage
+    ) -> AsyncIterator[AnswerJournal]:
+        """usage: of the turn, as it grows. When the block is left it is charged to whoever still has the turn."""
+        async with self._kept(self._begin(tenant, answer_id, turn), Progress(), usage) as journal:
+            yield journal
+
+    async def find(self, tenant: str, answer_id: str) -> KeptTurn:
+        """Raises NotFound."""
+        record = unpack_record((await self.journal.read(tenant, answer_id)).record)
+        media = tuple([name.with_data(await self.media.get(tenant, name.content_hash)) for name in record.media])
+        return KeptTurn(replace(record.request, media=media), record.default_answer_tokens, record.telling)
+
+    @asynccontextmanager
+    async def taken_over(self, tenant: str, answer_id: str, usage: TurnUsage) -> AsyncIterator[AnswerJournal]:
+        """From now on nobody else gives this answer. Raises NotFound."""
+        turn, writer = await self.journal.take_over(tenant, answer_id)
+        usage.charged = turn.charged
+        async with self._kept(_at_once(writer), turn.progress, usage) as journal:
+            yield journal
+
+    async def _begin(self, tenant: str, answer_id: str, turn: KeptTurn) -> TurnWriter:
+        names = [MediumName.of(medium, await self.media.put(tenant, medium.data)) for medium in turn.request.media]
+        record = TurnRecord(replace(turn.request, media=()), tuple(names), turn.default_answer_tokens, turn.telling)
+        return await self.journal.begin(tenant, answer_id, pack_record(record))
+
+    @asynccontextmanager
+    async def _kept(
+        self, opening: Coroutine[Any, Any, TurnWriter], known: Progress, usage: TurnUsage
+    ) -> AsyncIterator[AnswerJournal]:
+        writer = _LateWriter(asyncio.create_task(opening, name="turn journal begins"))
+        try:
+            async with recording(writer, self.settings, lambda: usage.finish_reason is not None) as recorder:
+                yield AnswerJournal(writer, recorder, known)
+        finally:
+            await _charge(writer, usage)
+
+
+class _LateWriter:
+    """Whose journal may still be beginning; nothing is written before it has."""
+
+    def __init__(self, opening: asyncio.Task[TurnWriter]) -> None:
+        self.opening = opening
+
+    @property
+    def is_open(self) -> bool:
+        return self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None
+
+    async def append(self, progress: Progress) -> None:
+        await (await self._writer()).append(progress)
+
+    async def finish(self) -> None:
+        await (await self._writer()).finish()
+
+    async def charge(self, charged: Charged) -> None:
+        await (await self._writer()).charge(charged)
+
+    async def _writer(self) -> TurnWriter:
+        """Raises NotFound where the journal could not be begun, however often it is asked."""
+        try:
+            return await asyncio.shield(self.opening)
+        except AntiphonError as error:
+            raise NotFound(f"It could not be begun. {error.message}") from error
+
+
+async def _at_once(writer: TurnWriter) -> TurnWriter:
+    return writer
+
+
+async def _charge(writer: _LateWriter, usage: TurnUsage) -> None:
+    """An answer that goes on elsewhere is charged there, with what was made of it here."""
+    try:
+        await writer.charge(usage.total)
+    except Conflict:
+        usage.is_charged_elsewhere = True
+    except AntiphonError as error:
+        _LOG.warning("What was charged of a turn was not journalled: %s", error.message)
