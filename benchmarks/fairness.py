@@ -10,12 +10,10 @@ tenant's first sound.
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -25,6 +23,7 @@ import httpx
 import typer
 
 from antiphon.hosting.default_checkpoint import default_checkpoint
+from benchmarks.chaos_clusters import redis_server
 from services.command_line.answer_stream import AnswerRefusedError, first_model
 from services.command_line.bench.figures import Spread
 from services.command_line.bench.served_platform import served_platform
@@ -34,22 +33,6 @@ from services.command_line.bench.turn_client import Workload, time_turn
 _CALM_CLIENTS: Final = 4
 # Between a quiet client's turns, and before a refused one tries again.
 _PAUSE_SECONDS: Final = 0.3
-
-
-@contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
-    """The URL of one that ends with the block and keeps nothing."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise SystemExit("This needs the program redis-server.")
-    socket = folder / "redis.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
-    try:
-        yield f"unix://{socket}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def make_key(tenant: str, variables: Mapping[str, str]) -> str:

@@ -25,13 +25,15 @@ class RaySettings:
     port: int = 8000
     # None starts a Ray that ends with this process.
     ray_address: str | None = None
+    # Of each service.
+    replicas: int = 1
 
 
 @asynccontextmanager
 async def ray_platform(settings: RaySettings) -> AsyncIterator[str]:
     """The base URL, once every application runs."""
     port = settings.port or free_port(settings.host)
-    scale = _scale()
+    scale = _scale(settings.replicas)
     stage = StageArguments(checkpoint=settings.checkpoint.resolve(), scale=scale)
     applications = {
         "encoders": encoders.build(stage),
@@ -45,6 +47,7 @@ async def ray_platform(settings: RaySettings) -> AsyncIterator[str]:
         yield base_url(settings.host, port)
 
 
-def _scale() -> Scale:
-    """Equal shares, so that all five fit on one small machine."""
-    return Scale(cpus=min(1.0, (os.cpu_count() or 1) / 8))
+def _scale(replicas: int) -> Scale:
+    """Equal shares, so that all five services fit on one small machine."""
+    cpus = min(1.0, (os.cpu_count() or 1) / 8 / replicas)
+    return Scale(min_replicas=replicas, max_replicas=replicas, cpus=cpus)

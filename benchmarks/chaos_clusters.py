@@ -1,0 +1,198 @@
+"""Platforms of several processes that may be killed: each service alone, or Ray Serve's replicas of it."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+import httpx
+
+from antiphon.hosting.free_port import free_port
+from antiphon.wire.channels import Channels
+from antiphon.wire.health import is_serving
+
+STAGES: Final = ("encoders", "thinker", "talker", "codec")
+_START_SECONDS: Final = 120.0
+_HOST: Final = "127.0.0.1"
+
+
+class Cluster(Protocol):
+    # Base URLs of gateways; a client whose gateway is gone goes to the next.
+    urls: Sequence[str]
+
+    def kill_one(self, service: str) -> None:
+        """SIGKILL to one replica of a service, while another is there."""
+        ...
+
+    def heal(self) -> None:
+        """Waits until all are there. From a thread without an event loop."""
+        ...
+
+
+@dataclass(slots=True)
+class _Process:
+    service: str
+    port: int
+    command: Sequence[str]
+    log: Path
+    running: "subprocess.Popen[bytes] | None" = None
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        with self.log.open("ab") as log:
+            environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
+            self.running = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
+
+    def kill(self) -> None:
+        if self.running is not None:
+            self.running.kill()
+            self.running.wait()
+            self.running = None
+
+
+@dataclass(slots=True)
+class ProcessCluster:
+    """`python -m services …`, two of each, before one Redis; who was killed is started again at his old address. Begin
+    with `heal`."""
+
+    folder: Path
+    replicas: int = 2
+    urls: Sequence[str] = ()
+    _processes: list[_Process] = field(default_factory=list)
+    _variables: Mapping[str, str] = field(default_factory=dict)
+    _turn: int = 0
+
+    @contextmanager
+    def running(self) -> Iterator["ProcessCluster"]:
+        with ExitStack() as opened:
+            self._variables = {"ANTIPHON_REDIS_URL": opened.enter_context(redis_server(self.folder))}
+            ports = {stage: [free_port(_HOST) for _ in range(self.replicas)] for stage in STAGES}
+            directory = [
+                part
+                for stage, each in ports.items()
+                for part in (f"--{stage}", ",".join(f"{_HOST}:{port}" for port in each))
+            ]
+            for stage, each in ports.items():
+                self._processes += [self._process(stage, port) for port in each]
+            gateways = [free_port(_HOST) for _ in range(self.replicas)]
+            self._processes += [self._process("gateway", port, *directory) for port in gateways]
+            self.urls = [f"http://{_HOST}:{port}" for port in gateways]
+            opened.callback(self._end)
+            yield self
+
+    def kill_one(self, service: str) -> None:
+        self._turn += 1
+        candidates = [each for each in self._processes if each.service == service]
+        candidates[self._turn % len(candidates)].kill()
+
+    def heal(self) -> None:
+        for each in self._processes:
+            if each.running is None:
+                each.start(self._variables)
+        for url in self.urls:
+            _until(partial(_is_ready, url), f"{url} to be ready")
+        for each in self._processes:
+            _until(partial(_serves, each), f"the {each.service} at {each.port}")
+
+    def _process(self, service: str, port: int, *options: str) -> _Process:
+        command = [sys.executable, "-m", "services", service, "--listen", f"{_HOST}:{port}", *options]
+        return _Process(service, port, command, self.folder / f"{service}-{port}.log")
+
+    def _end(self) -> None:
+        for each in self._processes:
+            each.kill()
+
+
+@dataclass(slots=True)
+class RayCluster:
+    """Ray Serve's replicas; it starts others for those that were killed."""
+
+    url: str
+    replicas: int
+    urls: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.urls = [self.url]
+
+    def kill_one(self, service: str) -> None:
+        found = self._replicas_of(service)
+        os.kill(found[0], signal.SIGKILL)
+
+    def heal(self) -> None:
+        for service in (*STAGES, "gateway"):
+            _until(
+                lambda service=service: len(self._replicas_of(service)) >= self.replicas, f"the {service}'s replicas"
+            )
+        _until(partial(_is_ready, self.url), "the platform to be ready")
+
+    def _is_whole(self, service: str) -> bool:
+        return len(self._replicas_of(service)) >= self.replicas
+
+    def _replicas_of(self, service: str) -> list[int]:
+        """Process ids, the newest last."""
+        name = re.compile(rf"^ray::ServeReplica:{service}:")
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal():
+                try:
+                    title = (folder / "cmdline").read_bytes().decode(errors="replace")
+                except OSError:
+                    continue
+                if name.match(title):
+                    found.append(int(folder.name))
+        return sorted(found)
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """The URL of one that ends with the block and keeps nothing."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise SystemExit("This needs the program redis-server.")
+    socket = folder / "redis.sock"
+    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+    try:
+        _until(socket.exists, "redis-server")
+        yield f"unix://{socket}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"Waited {_START_SECONDS:.0f} s for {what}.")
+        time.sleep(0.1)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _serves(process: _Process) -> bool:
+    if process.service == "gateway":
+        return True
+
+    async def ask() -> bool:
+        channels = Channels()
+        try:
+            return await is_serving(channels, f"{_HOST}:{process.port}")
+        finally:
+            await channels.close()
+
+    return asyncio.run(ask())
