@@ -69,6 +69,7 @@ class Delivery:
                 return None if self._known(1) else event
             case SpeechDelta(samples):
                 self._told = replace(self._told, samples=self._told.samples + len(samples))
+                return event if len(samples) else None
         return event
 
     def closes(self) -> bool:
