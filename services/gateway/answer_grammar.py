@@ -22,6 +22,12 @@ MOST_CALLS: Final = 16
 _WRITTEN: Final = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
 _NO_PARAMETERS: Final[dict[str, JsonValue]] = {"type": "object", "properties": {}, "additionalProperties": False}
 
+# Where a schema has no other keywords, its objects can be closed and still be met.
+_SIMPLE: Final = {
+    *("type", "properties", "required", "items", "minItems", "maxItems"),
+    *("title", "description", "default", "examples", "$schema", "$defs"),
+}
+
 _Schema = dict[str, JsonValue]
 
 
@@ -76,15 +82,29 @@ def _calls(functions: Sequence[FunctionTool], *, is_parallel: bool) -> Iterable[
     for number, function in enumerate(functions):
         head = json.dumps(f'\n{{"name": "{function.name}", "arguments": ')
         yield f'call_{number}: tool_call {head} arguments_{number} "}}\\n" called'
-        yield f"arguments_{number}: " + _json(parameters_of(function))
+        yield f"arguments_{number}: " + _json(_closed(parameters_of(function)))
 
 
 def parameters_of(function: FunctionTool) -> _Schema:
     return _NO_PARAMETERS if function.parameters is None else {"type": "object", **function.parameters}
 
 
-def _json(schema: _Schema) -> str:
-    return "%json " + json.dumps({**schema, **_WRITTEN})
+def _closed(schema: JsonValue) -> JsonValue:
+    """Objects hold what they list where nothing else is said: a function takes no argument that it does not name."""
+    if not isinstance(schema, dict) or not schema.keys() <= _SIMPLE:
+        return schema
+    closed = dict(schema)
+    if "items" in schema:
+        closed["items"] = _closed(schema["items"])
+    properties, required = schema.get("properties"), schema.get("required", [])
+    if isinstance(properties, dict) and isinstance(required, list) and all(name in properties for name in required):
+        closed["properties"] = {name: _closed(each) for name, each in properties.items()}
+        closed["additionalProperties"] = False
+    return closed
+
+
+def _json(schema: JsonValue) -> str:
+    return "%json " + json.dumps({**schema, **_WRITTEN} if isinstance(schema, dict) else schema)
 
 
 def _depth(value: JsonValue, most: int) -> int:

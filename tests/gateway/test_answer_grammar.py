@@ -75,6 +75,27 @@ def test_one_call_where_they_may_not_be_parallel(judge: Judge) -> None:
     assert not judge.allows(lark, f"{CALL}\n{CALL}")
 
 
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "is_allowed"),
+    [
+        ({"properties": {"at": {"type": "integer"}}}, {"at": 1}, True),
+        ({"properties": {"at": {"type": "integer"}}}, {"at": 1, "more": 2}, False),
+        ({"properties": {}}, {"more": 2}, False),
+        ({"properties": {"at": {"items": {"properties": {"x": {"type": "integer"}}}}}}, {"at": [{"y": 1}]}, False),
+        ({"properties": {"at": {"type": "integer"}}, "additionalProperties": True}, {"at": 1, "more": 2}, True),
+        ({"properties": {}, "required": ["more"]}, {"more": 2}, True),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}, {"a": 1, "b": 2}, True),
+        ({}, {"anything": 2}, True),
+    ],
+)
+def test_a_call_has_no_arguments_that_its_function_does_not_name(
+    judge: Judge, parameters: dict[str, Any], arguments: dict[str, Any], is_allowed: bool
+) -> None:
+    lark = calls_grammar([FunctionTool(name="go", parameters=parameters)], is_parallel=False, param="tools").lark
+    call = f'<tool_call>\n{{"name": "go", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
+    assert judge.allows(lark, call) is is_allowed
+
+
 def test_a_call_or_an_answer_of_the_schema(judge: Judge) -> None:
     lark = calls_or_json_grammar([WEATHER], SCHEMA, is_parallel=True, param="response_format").lark
     assert judge.allows(lark, CALL)
