@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, Unavailable
 from services.gateway.error_envelope import envelope_of, log_defect, status_of
 
 T = TypeVar("T")
@@ -20,6 +20,8 @@ HEADERS: Final = {
     # nginx and others would hold the stream back until it ends.
     "x-accel-buffering": "no",
 }
+# Milliseconds after which clients that reconnect by themselves should.
+_RETRY: Final = b"retry: 100\n"
 
 
 class ClientDisconnectedError(Exception):
@@ -136,4 +138,5 @@ async def _with_error_frame(frames: AsyncGenerator[bytes, None]) -> AsyncGenerat
     except Exception as error:
         if not isinstance(error, AntiphonError) or status_of(error) >= 500:
             log_defect(error)
-        yield b"data: " + envelope_of(error).model_dump_json(ensure_ascii=True).encode() + b"\n\n"
+        hint = _RETRY if isinstance(error, Unavailable) else b""
+        yield hint + b"data: " + envelope_of(error).model_dump_json(ensure_ascii=True).encode() + b"\n\n"
