@@ -120,6 +120,8 @@ class _Once:
             else:
                 await self.close()
             return
+        if self._is_stream.is_set() and not message.get("more_body", False):
+            await self.close()
         if self._head is None or message["type"] != "http.response.body":
             return
         self._body += message.get("body", b"")
