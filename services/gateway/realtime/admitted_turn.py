@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from antiphon.errors import AntiphonError
@@ -38,14 +38,18 @@ class TurnOpener:
         watch: TurnWatch,
         turn_id: str,
         begun: AsyncIterator[TurnEvent] | None = None,
+        *,
+        takes_place: bool = True,
     ) -> AsyncIterator[AsyncIterator[TurnEvent]]:
         """The turn's events; leaving the block stops every stage and settles the account. begun: of the same turn,
-        where it runs already and is closed by whoever has begun it."""
+        where it runs already and is closed by whoever has begun it. takes_place: of those that the gateway and the
+        caller may have at once; without it, the turn must not keep anybody out."""
         asked = on_behalf_of(caller, asked)
         metered = MeteredRequest(_ENDPOINT, self.admission.model_id, turn_id)
-        with self.gate.turn(watch, caller.tenant):
+        demand = demand_of(asked) if takes_place else replace(demand_of(asked), place=None)
+        with self.gate.turn(watch, caller.tenant) if takes_place else self.gate.ahead():
             async with (
-                self.admission.admit(caller, demand_of(asked), watch.usage, metered) as admitted,
+                self.admission.admit(caller, demand, watch.usage, metered) as admitted,
                 self.conductor.open_turn(asked, watch) if begun is None else nullcontext(begun) as events,
                 aclosing(settled_at_end(events, admitted)) as settled,
             ):

@@ -58,7 +58,9 @@ class Transcribing:
             watch = TurnWatch(span, self.metrics, FirstPacketClock())
             try:
                 asked = self.prompting.transcription(wanted.item_id, wanted.sound)
-                async with self.turns.open(self.caller, asked, watch, f"{wanted.item_id}_transcription") as events:
+                turn_id = f"{wanted.item_id}_transcription"
+                # The answer to the same words is what somebody waits for.
+                async with self.turns.open(self.caller, asked, watch, turn_id, takes_place=False) as events:
                     text = "".join([event.text async for event in events if isinstance(event, TextDelta)])
             except Exception as error:
                 tracing.mark_failed(span, error)
