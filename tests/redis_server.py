@@ -11,7 +11,11 @@ from typing import Final
 
 import pytest
 
+from antiphon.storage.settings import StorageSettings
+
 _STARTS_WITHIN_SECONDS: Final = 10.0
+# For tests of what is kept, not of how soon somebody gives up: their machine may be busy.
+PATIENT: Final = StorageSettings(connect_seconds=5.0, answer_seconds=20.0)
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ import pytest
 from antiphon.sessions.opening import Sessions, open_sessions
 from antiphon.sessions.settings import SessionSettings
 from antiphon.storage.connection import Storage, open_redis
-from tests.redis_server import RedisServer
+from tests.redis_server import PATIENT, RedisServer
 
 Opened = Callable[..., Sessions]
 
@@ -16,7 +16,7 @@ Opened = Callable[..., Sessions]
 async def storage(redis_server: RedisServer) -> AsyncIterator[Storage]:
     """An empty one."""
     redis_server.ask("FLUSHALL")
-    storage = open_redis(redis_server.url)
+    storage = open_redis(redis_server.url, PATIENT)
     yield storage
     await storage.close()
 

@@ -6,7 +6,7 @@ import pytest
 
 from antiphon.storage.connection import Storage, open_redis
 from antiphon.telemetry.metrics import Metrics
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import PATIENT, RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture
 async def storage(redis_server: RedisServer) -> AsyncIterator[Storage]:
     redis_server.ask("FLUSHALL")
-    opened = open_redis(redis_server.url, metrics=Metrics())
+    opened = open_redis(redis_server.url, PATIENT, Metrics())
     yield opened
     await opened.close()
 

@@ -21,7 +21,7 @@ from antiphon.tenancy.usage_pages import every_record
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes, listening
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import PATIENT, RedisServer, running_redis
 
 CHAT = "/v1/chat/completions"
 SETTINGS = TenancySettings(key_pepper="pepper", key_cache_seconds=0.0, key_environment="test", place_lease_seconds=0.3)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture
 async def storage(redis_server: RedisServer) -> AsyncIterator[Storage]:
     redis_server.ask("FLUSHALL")
-    async with open_redis(redis_server.url, metrics=Metrics()) as opened:
+    async with open_redis(redis_server.url, PATIENT, Metrics()) as opened:
         yield opened
 
 
