@@ -55,6 +55,11 @@ class TurnOpener:
             ):
                 yield settled
 
+    async def may_ask(self, caller: Caller) -> bool:
+        """Something of every budget is left: who would be refused has nothing computed ahead. Raises Unavailable."""
+        standing = await self.admission.standing(caller)
+        return all(budget.remaining > 0 for budget in standing.values())
+
     async def rate_limits(self, caller: Caller) -> list[RateLimitsUpdated]:
         """What is left to a caller with limits of its own; nothing where there are none, or nobody can tell."""
         try:

@@ -53,6 +53,8 @@ class Preparing:
     async def _prepare(self, coming: AnswerComing) -> None:
         try:
             asked = on_behalf_of(self.caller, self.prompting.answer(coming.options, coming.items))
+            if not await self.turns.may_ask(self.caller):
+                return
             with self.turns.gate.ahead():
                 await self.turns.conductor.prepare(asked)
         except asyncio.CancelledError:

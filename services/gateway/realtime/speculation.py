@@ -124,7 +124,8 @@ class Speculation:
             names.SPAN_REALTIME_SPECULATION, attributes, parent=Context(), links=(self.session_span,)
         ) as span:
             try:
-                asked = self.prompting.answer(held.foreseen.options, held.foreseen.items)
-                await held.run(self.turns, on_behalf_of(self.caller, asked), span, self.metrics)
+                if await self.turns.may_ask(self.caller):
+                    asked = self.prompting.answer(held.foreseen.options, held.foreseen.items)
+                    await held.run(self.turns, on_behalf_of(self.caller, asked), span, self.metrics)
             except Exception as error:
                 tracing.mark_failed(span, error)  # what is asked in earnest will fail likewise, and says so
