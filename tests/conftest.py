@@ -104,8 +104,11 @@ def platform_url(nano: Path) -> Iterator[str]:
     from services.embedded import embedded_platform
     from tests.event_loop_thread import EventLoopThread
 
-    with EventLoopThread(lambda: embedded_platform(nano)) as thread:
-        yield f"{thread.opened}/v1"
+    with pytest.MonkeyPatch.context() as environment:
+        # A machine that is busy with other tests is late, and would send clients away.
+        environment.setenv("ANTIPHON_GATEWAY_SHEDS_LOAD", "false")
+        with EventLoopThread(lambda: embedded_platform(nano)) as thread:
+            yield f"{thread.opened}/v1"
 
 
 # Not for the session: a process can be part of one Ray at a time.
