@@ -16,10 +16,12 @@ class Playback:
         self.silent_seconds = 0.0
         self.silences = 0
 
-    def deliver(self, sample_count: int, now: float) -> None:
-        """What comes too late is played when it comes, and all that follows later by as much."""
+    def deliver(self, sample_count: int, now: float) -> float:
+        """What comes too late is played when it comes, and all that follows later by as much. Returns when he will
+        have heard it."""
         begins_at = now if self.ends_at is None else max(self.ends_at, now)
         if self.ends_at is not None and begins_at > self.ends_at:
             self.silent_seconds += begins_at - self.ends_at
             self.silences += 1
         self.ends_at = begins_at + sample_count / SAMPLE_RATE_HZ
+        return self.ends_at

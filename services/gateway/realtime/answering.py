@@ -132,9 +132,9 @@ class _Said:
         if answer is None:
             return
         answer.used = usage_of(self._watch.usage)
-        self._to.perform(self._to.session.answer_spoke(self._response.id, count, data))
         now = time.monotonic()
-        self._to.playback.deliver(count, now)
+        heard_by = self._to.playback.deliver(count, now)
+        self._to.perform(self._to.session.answer_spoke(self._response.id, count, data, heard_by))
         self._watch.packet_sent(has_sound=True, sample_count=count)
         if self._is_first_sound and self._start.after_speech:
             self._to.metrics.realtime_turn_latency.observe(now - self._began)
@@ -157,7 +157,7 @@ class _Said:
         self._watch.ended(end)
         rest = self._sound.finish()
         if rest and not self._is_first_sound:
-            self._to.perform(session.answer_spoke(response_id, 0, rest))
+            self._to.perform(session.answer_spoke(response_id, 0, rest, self._to.playback.ends_at or 0.0))
         answer = session.answering(response_id)
         if answer is not None:
             answer.used = usage_of(self._watch.usage)

@@ -54,12 +54,12 @@ def a_message(item_id: str, text: str = "hello") -> UserItem:
     return UserItem(item_id, (InputText(text),))
 
 
-def answer_aloud(session: Session, text: str, seconds: float) -> str:
+def answer_aloud(session: Session, text: str, seconds: float, *, heard_by: float = 0.0) -> str:
     """A whole spoken answer; the id of its item."""
     response_id = started(session.respond(session.config.answers)).response.id
     answer = session.answering(response_id)
     assert answer is not None
     answer.said(text)
-    session.answer_spoke(response_id, round(seconds * 24_000), b"sound")
+    session.answer_spoke(response_id, round(seconds * 24_000), b"sound", heard_by)
     session.close_answer(response_id, lambda a: a.ended(is_cut=False))
     return session.items.last_id or ""

@@ -219,7 +219,7 @@ class TestAnswers:
         answer = session.answering(response_id)
         assert answer is not None
         outcomes += answer.said("the cat")
-        outcomes += session.answer_spoke(response_id, 2400, b"1")
+        outcomes += session.answer_spoke(response_id, 2400, b"1", 0.1)
         outcomes += session.close_answer(response_id, lambda a: a.ended(is_cut=False))
         assert names(outcomes) == [
             "ResponseCreated",
@@ -327,7 +327,7 @@ class TestInterruption:
         answer = session.answering(response_id)
         assert answer is not None
         answer.said("the cat is black")
-        session.answer_spoke(response_id, 24_000, b"1")
+        session.answer_spoke(response_id, 24_000, b"1", 0.0)
         outcomes = listen(session, "ss")
         assert names(outcomes) == [
             "SpeechStarted",
@@ -343,7 +343,7 @@ class TestInterruption:
         done = only(outcomes, ResponseDone).response
         assert (done.status, done.reason, done.output[0].status) == ("cancelled", "turn_detected", "incomplete")
         assert session.answering(response_id) is None
-        assert session.answer_spoke(response_id, 10, b"late") == []
+        assert session.answer_spoke(response_id, 10, b"late", 0.0) == []
 
     def test_an_answer_beside_the_conversation_is_not_stopped_by_speech(self) -> None:
         session = a_session(LISTENING)

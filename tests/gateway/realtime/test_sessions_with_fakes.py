@@ -164,7 +164,6 @@ async def test_what_a_user_sent_can_be_retrieved_while_it_fits_into_a_frame(clie
 
 
 async def test_a_user_who_speaks_interrupts(client: Live, fakes: Fakes, spoken_question: Any) -> None:
-    fakes.talker.behaviour.pause_seconds = 0.02
     fakes.talker.frames_after_text = 10_000
     await client.say("what is it")
     await client.ask("response.create", "response.output_audio.delta")
@@ -175,6 +174,7 @@ async def test_a_user_who_speaks_interrupts(client: Live, fakes: Fakes, spoken_q
     assert done["response"]["output"][0]["status"] == "incomplete"
     assert not [e for e in client.events[client.events.index(started) :] if e["type"] in DELTAS]
     item_id = done["response"]["output"][0]["id"]
+    assert (await client.until("conversation.item.truncated"))["item_id"] == item_id
     cut = await client.ask(
         "conversation.item.truncate", "conversation.item.truncated", item_id=item_id, content_index=0, audio_end_ms=40
     )

@@ -1,7 +1,7 @@
 """What a conversation of a live session is made of, and its order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from antiphon.errors import InvalidInput
@@ -48,10 +48,22 @@ class OutputText:
 @dataclass(frozen=True, slots=True)
 class OutputSpeech:
     transcript: str
-    # 24 kHz; what was handed to the client.
+    # 24 kHz; of what was handed to the client, so much as was heard.
     sample_count: int = 0
     # None where the client wrote the item: nobody heard it.
     alignment: Alignment | None = None
+    # What was handed to the client, where the server has cut it itself.
+    sent_count: int | None = None
+
+    @property
+    def heard_ms(self) -> int:
+        return self.sample_count * 1000 // SAMPLE_RATES_HZ["pcm"]
+
+    def heard(self, sample_count: int) -> "OutputSpeech":
+        """The same up to there at most, with the words that had been said by then."""
+        count = max(0, min(sample_count, self.sample_count))
+        transcript = self.alignment.heard(self.transcript, count) if self.alignment else self.transcript
+        return replace(self, transcript=transcript, sample_count=count)
 
 
 InputPart = InputText | InputSound | InputImage

@@ -12,13 +12,7 @@ from services.gateway.realtime.core.answer import Answer, MakeId
 from services.gateway.realtime.core.answers import Answers
 from services.gateway.realtime.core.ears import Ears, SoundGrew, TurnBegan, TurnDone, TurnPaused, TurnWentOn
 from services.gateway.realtime.core.foresight import Foresight
-from services.gateway.realtime.core.items import (
-    Encoding,
-    InputSound,
-    Item,
-    ItemList,
-    UserItem,
-)
+from services.gateway.realtime.core.items import Encoding, InputSound, Item, ItemList, UserItem
 from services.gateway.realtime.core.outcomes import (
     BufferCleared,
     BufferCommitted,
@@ -38,6 +32,7 @@ from services.gateway.realtime.core.outcomes import (
     Transcribed,
     TranscriptionFailed,
 )
+from services.gateway.realtime.core.playing import Playing
 from services.gateway.realtime.core.response import AnswerOptions, Failure, StopReason, Usage
 from services.gateway.realtime.core.truncation import truncated
 from services.gateway.realtime.core.turn_detection import TurnDetection
@@ -72,6 +67,7 @@ class Session:
         self.items = ItemList(limits.items, limits.item_bytes)
         self.ears = Ears(config.input_encoding, config.turn_detection, limits.buffer_seconds, limits.quiet_seconds)
         self._answers = Answers(self.items, make_id, limits.side_responses)
+        self._playing = Playing()
         self._foresight = Foresight(self.items, tells_beginnings=limits.tells_beginnings)
         # Announced by speech_started, made when the speech ends.
         self._coming_item_id: str | None = None
@@ -101,7 +97,7 @@ class Session:
         for fact in self.ears.hear(pcm16, probabilities, may_time_out=self._answers.current is None, now=now):
             match fact:
                 case TurnBegan():
-                    outcomes += self._begin_turn(fact)
+                    outcomes += self._begin_turn(fact, now)
                 case TurnDone():
                     outcomes += [*self._end_turn(fact), *self._foresight.nothing()]
                 case TurnPaused(pcm16):
@@ -161,8 +157,9 @@ class Session:
 
     def truncate_item(self, item_id: str, content_index: int, audio_end_ms: int) -> Outcomes:
         """What was not heard is forgotten: the transcript keeps the words that had been said by then."""
-        self.items.replace(truncated(self._item(item_id, "truncate"), content_index, audio_end_ms))
-        return [ItemTruncated(item_id, content_index, audio_end_ms), *self._foresight.nothing()]
+        item, end_ms = truncated(self._item(item_id, "truncate"), content_index, audio_end_ms)
+        self.items.replace(item)
+        return [ItemTruncated(item_id, content_index, end_ms), *self._foresight.nothing()]
 
     # Answers.
 
@@ -194,12 +191,15 @@ class Session:
         """None when it has been stopped meanwhile: what still comes of it is dropped."""
         return self._answers.find(response_id)
 
-    def answer_spoke(self, response_id: str, sample_count: int, data: bytes) -> Outcomes:
+    def answer_spoke(self, response_id: str, sample_count: int, data: bytes, heard_by: float) -> Outcomes:
+        """heard_by: when a listener who plays what he gets will have heard it."""
         answer = self._answers.find(response_id)
         if answer is None:
             return []
         self.has_spoken = True
-        return answer.spoke(sample_count, data)
+        outcomes = answer.spoke(sample_count, data)
+        self._playing.spoke(answer.response.output[-1].id, heard_by)
+        return outcomes
 
     def close_answer(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
         """`end` is the answer's own last word."""
@@ -208,14 +208,15 @@ class Session:
 
     # How turns begin and end.
 
-    def _begin_turn(self, fact: TurnBegan) -> Outcomes:
+    def _begin_turn(self, fact: TurnBegan, now: float) -> Outcomes:
         self._coming_item_id = self._make_id("item")
         outcomes: Outcomes = [SpeechStarted(fact.at_ms, self._coming_item_id)]
         detection, current = self.config.turn_detection, self._answers.current
         if detection is None or not detection.interrupts_response:
             return outcomes + self.beginning()
         stopped = self._stop(current, "turn_detected") if current is not None else []
-        return [*outcomes, ListenerStopped(), *stopped, *self.beginning()]
+        unheard = self._playing.interrupted(self.items, now)
+        return [*outcomes, ListenerStopped(), *stopped, *unheard, *self.beginning()]
 
     def _end_turn(self, fact: TurnDone) -> Outcomes:
         item_id = self._coming_item_id or self._make_id("item")
