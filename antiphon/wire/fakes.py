@@ -118,11 +118,12 @@ class FakeThinker:
                 yield response
 
     def _answers(self, row_count: int, start: GenerateStart) -> Iterator[GenerateResponse]:
-        if row_count and start.return_multimodal_hidden_rows:
-            rows = arrays.pack(np.zeros((row_count, self.width), np.float32))
-            yield GenerateResponse(hidden_rows=MultimodalHiddenRows(rows=rows))
         limit = 0 if start.prefill_only else start.max_new_tokens or len(self.token_ids)
         written = self.token_ids[:limit]
+        has_ended = 0 < len(written) <= len(start.generated_ids)
+        if row_count and start.return_multimodal_hidden_rows and not has_ended:
+            rows = arrays.pack(np.zeros((row_count, self.width), np.float32))
+            yield GenerateResponse(hidden_rows=MultimodalHiddenRows(rows=rows))
         for index, token_id in [*enumerate(written)][len(start.generated_ids) :]:
             yield GenerateResponse(token=TextToken(id=token_id, is_last=index == len(written) - 1))
         cut = len(written) < len(self.token_ids)

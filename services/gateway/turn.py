@@ -90,7 +90,7 @@ class _Turn:
         self._to_codec: Pipe[DecodeRequest] = Pipe(_MESSAGES_BETWEEN)
         # Of the answer; there once the prompt is, which may begin it.
         self._reader: AnswerReader | None = None
-        self._is_silent = False
+        self._is_silent = self._has_rows = False
         self._is_started = asyncio.Event()
         self._account = TurnAccount()
 
@@ -182,8 +182,7 @@ class _Turn:
             async for response in responses:
                 match response.WhichOneof("message"):
                     case "hidden_rows":
-                        rows = SpeakRequest(hidden_rows=response.hidden_rows)
-                        await self._to_talker.send(rows, limit=_MESSAGES_BETWEEN)
+                        await self._pass_rows(SpeakRequest(hidden_rows=response.hidden_rows))
                     case "token":
                         self._account.cached_tokens += response.cached_prompt_tokens
                         self._watch.prompt_cached(response.cached_prompt_tokens)
@@ -193,6 +192,7 @@ class _Turn:
                         if await self._tell(response.token):
                             break
                     case "end":
+                        await self._read_rows()
                         await self._tell_known(has_last=True)
                         self._account.finish_with(response.end.finish_reason)
                         self._account.note("thinker", response.end.timings)
@@ -200,6 +200,18 @@ class _Turn:
                 self._account.require("thinker")
         self._to_thinker.abandon()
         self._to_talker.close()
+
+    async def _pass_rows(self, rows: SpeakRequest) -> None:
+        self._has_rows = True
+        await self._to_talker.send(rows, limit=_MESSAGES_BETWEEN)
+
+    async def _read_rows(self) -> None:
+        """A Thinker that was given the whole of an answer tells its end only; the Talker may still be speaking."""
+        if self._has_rows or not self._generate_start.return_multimodal_hidden_rows:
+            return
+        async with aclosing(self._media.hidden_rows(self._generate_start)) as rows:
+            async for row in rows:
+                await self._pass_rows(row)
 
     async def _tell_known(self, *, has_last: bool = False) -> bool:
         """What was written elsewhere; has_last: the answer ends with it."""

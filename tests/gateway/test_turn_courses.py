@@ -59,6 +59,7 @@ async def test_from_any_place_the_rest_is_what_it_would_have_been(
     assert text_of(rest) == text_of(whole)
     np.testing.assert_array_equal(sound_of(rest), sound_of(whole)[samples:])
     assert spoken_ids(fakes) == list(fakes.thinker.token_ids[:-1])
+    assert kinds(fakes.talker).count("hidden_rows") == 1
     assert Progress.joined([known, later.progress]) == noted.progress
     assert isinstance(rest[-1], TurnEnd)
     assert isinstance(whole[-1], TurnEnd)
