@@ -20,7 +20,7 @@ class CallLimits(BaseSettings):
     # An address that is not reached in this time is passed over.
     connect_seconds: float = Field(0.5, gt=0)
     # A stage that owes an answer and is silent for so long is asked whether it lives; it has the other time to say so.
-    stall_seconds: float = Field(0.4, gt=0)
+    stall_seconds: float = Field(0.2, gt=0)
     alive_seconds: float = Field(0.4, gt=0)
     # An address that failed is asked so often whether it serves again, and after the other time no more: whoever is
     # sent there then will see.

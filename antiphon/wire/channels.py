@@ -17,6 +17,8 @@ _SPREAD_OVER_HOSTS: Final = json.dumps({"loadBalancingConfig": [{"round_robin": 
 class ChannelLimits:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     connect_timeout_ms: int = 2_000
+    # Between two attempts to reach a peer that is gone; who comes back is called again this soon.
+    reconnect_every_ms: int = 500
     # Pings find a peer that vanished without closing; a server must allow them this often.
     keepalive_every_ms: int = 20_000
     keepalive_timeout_ms: int = 3_000
@@ -31,7 +33,7 @@ class ChannelLimits:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", self.connect_timeout_ms),  # bounds one attempt to connect, too
-            ("grpc.max_reconnect_backoff_ms", self.connect_timeout_ms),
+            ("grpc.max_reconnect_backoff_ms", self.reconnect_every_ms),
             ("grpc.service_config", _SPREAD_OVER_HOSTS),
             ("grpc.enable_retries", 0),  # we retry, since we know what a stage may see twice
         ]
