@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,8 @@ from antiphon.wire.channels import Channels
 from antiphon.wire.health import is_serving
 
 STAGES: Final = ("encoders", "thinker", "talker", "codec")
-_START_SECONDS: Final = 120.0
+_START_SECONDS: Final = 240.0
+_DRAIN_SECONDS: Final = 10.0
 _HOST: Final = "127.0.0.1"
 
 
@@ -30,8 +31,8 @@ class Cluster(Protocol):
     # Base URLs of gateways; a client whose gateway is gone goes to the next.
     urls: Sequence[str]
 
-    def kill_one(self, service: str) -> None:
-        """SIGKILL to one replica of a service, while another is there."""
+    def kill_one(self, service: str, by: signal.Signals) -> None:
+        """One replica of a service, while another is there; returns when it is gone."""
         ...
 
     def heal(self) -> None:
@@ -52,9 +53,9 @@ class _Process:
             environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
             self.running = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
 
-    def kill(self) -> None:
+    def kill(self, by: signal.Signals = signal.SIGKILL) -> None:
         if self.running is not None:
-            self.running.kill()
+            self.running.send_signal(by)
             self.running.wait()
             self.running = None
 
@@ -69,7 +70,7 @@ class ProcessCluster:
     urls: Sequence[str] = ()
     _processes: list[_Process] = field(default_factory=list)
     _variables: Mapping[str, str] = field(default_factory=dict)
-    _turn: int = 0
+    _killed: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def running(self) -> Iterator["ProcessCluster"]:
@@ -89,10 +90,10 @@ class ProcessCluster:
             opened.callback(self._end)
             yield self
 
-    def kill_one(self, service: str) -> None:
-        self._turn += 1
+    def kill_one(self, service: str, by: signal.Signals) -> None:
         candidates = [each for each in self._processes if each.service == service]
-        candidates[self._turn % len(candidates)].kill()
+        candidates[self._killed[service] % len(candidates)].kill(by)
+        self._killed[service] += 1
 
     def heal(self) -> None:
         for each in self._processes:
@@ -104,7 +105,8 @@ class ProcessCluster:
             _until(partial(_serves, each), f"the {each.service} at {each.port}")
 
     def _process(self, service: str, port: int, *options: str) -> _Process:
-        command = [sys.executable, "-m", "services", service, "--listen", f"{_HOST}:{port}", *options]
+        where, drain = ("--listen", f"{_HOST}:{port}"), ("--drain-seconds", f"{_DRAIN_SECONDS:g}")
+        command = [sys.executable, "-m", "services", service, *where, *drain, *options]
         return _Process(service, port, command, self.folder / f"{service}-{port}.log")
 
     def _end(self) -> None:
@@ -118,38 +120,33 @@ class RayCluster:
 
     url: str
     replicas: int
-    urls: Sequence[str] = ()
+    _killed: set[int] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        self.urls = [self.url]
+    @property
+    def urls(self) -> Sequence[str]:
+        return [self.url]
 
-    def kill_one(self, service: str) -> None:
-        found = self._replicas_of(service)
-        os.kill(found[0], signal.SIGKILL)
+    def kill_one(self, service: str, by: signal.Signals) -> None:
+        process = min(self._processes_of(service))
+        os.kill(process, by)
+        self._killed.add(process)
 
     def heal(self) -> None:
         for service in (*STAGES, "gateway"):
-            _until(
-                lambda service=service: len(self._replicas_of(service)) >= self.replicas, f"the {service}'s replicas"
-            )
+            _until(partial(self._is_whole, service), f"the {service}'s replicas")
         _until(partial(_is_ready, self.url), "the platform to be ready")
 
     def _is_whole(self, service: str) -> bool:
-        return len(self._replicas_of(service)) >= self.replicas
+        """Serve believes for a while in a replica that is gone."""
+        return len(self._processes_of(service) - self._killed) >= self.replicas
 
-    def _replicas_of(self, service: str) -> list[int]:
-        """Process ids, the newest last."""
-        name = re.compile(rf"^ray::ServeReplica:{service}:")
-        found = []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal():
-                try:
-                    title = (folder / "cmdline").read_bytes().decode(errors="replace")
-                except OSError:
-                    continue
-                if name.match(title):
-                    found.append(int(folder.name))
-        return sorted(found)
+    def _processes_of(self, service: str) -> set[int]:
+        """Of the replicas that run, as Serve knows them."""
+        from ray.serve.context import _get_global_client
+        from ray.serve.schema import ReplicaState
+
+        (deployment,) = _get_global_client().get_serve_details()["applications"][service]["deployments"].values()
+        return {each["pid"] for each in deployment["replicas"] if each["state"] == ReplicaState.RUNNING}
 
 
 @contextmanager
