@@ -1,5 +1,4 @@
-"""From a conversation's items to what a turn is asked: messages in order, media beside them, the oldest left out
-where there are more than a prompt takes."""
+"""From a conversation's items to what a turn is asked: messages in order, media beside them."""
 
 import io
 import wave
@@ -26,6 +25,7 @@ from services.gateway.realtime.core.items import (
     UserItem,
 )
 from services.gateway.realtime.core.response import AnswerOptions
+from services.gateway.realtime.retention import Retention
 from services.gateway.realtime.tools import asked_tools
 from services.gateway.served_model import SamplingDefaults, ServedModel
 from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
@@ -38,9 +38,10 @@ class Prompting:
     gateway: GatewaySettings
     # Of all turns of one session: its first sound is not always the same yet.
     affinity: bytes
+    retention: Retention
 
     def answer(self, options: AnswerOptions, items: Sequence[Item]) -> TurnRequest:
-        kept = self._kept(items)
+        kept = self.retention.kept(options, items)
         messages = [Message("system", (Text(options.instructions),))] if options.instructions else []
         messages += _messages(kept)
         speech = SpeechRequest(options.voice, _sampling(self.model.talker_sampling), self.gateway.max_speech_frames)
@@ -69,21 +70,6 @@ class Prompting:
             stop=(),
             speech=None,
         )
-
-    def _kept(self, items: Sequence[Item]) -> list[Item]:
-        """The newest, whose media fit into one prompt. What a system item says is always kept."""
-        kept: list[Item] = []
-        seconds, media, is_full = 0.0, 0, False
-        for item in reversed(items):
-            parts = item.parts if isinstance(item, UserItem) else ()
-            seconds += sum(part.seconds for part in parts if isinstance(part, InputSound))
-            media += sum(not isinstance(part, InputText) for part in parts)
-            is_full |= bool(kept) and (
-                seconds > self.settings.prompt_sound_seconds or media > self.settings.prompt_media
-            )
-            if not is_full or isinstance(item, SystemItem):
-                kept.append(item)
-        return kept[::-1]
 
 
 def _messages(items: Iterable[Item]) -> list[Message]:

@@ -13,7 +13,7 @@ from services.gateway.media_source import MediaBudget, MediaSource
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.ahead import Ahead
 from services.gateway.realtime.answering import Answering
-from services.gateway.realtime.commands import Commands
+from services.gateway.realtime.commands import Commands, Terms
 from services.gateway.realtime.connection import Connection
 from services.gateway.realtime.core.session import Session
 from services.gateway.realtime.dialect.items import ItemReader
@@ -22,6 +22,7 @@ from services.gateway.realtime.entry import Entry
 from services.gateway.realtime.outbox import Outbox
 from services.gateway.realtime.preparing import Preparing
 from services.gateway.realtime.prompting import Prompting
+from services.gateway.realtime.retention import PromptBounds, Retention
 from services.gateway.realtime.speculation import Speculation
 from services.gateway.realtime.transcribing import Transcribing
 
@@ -38,7 +39,7 @@ class SessionSetup:
 
     async def serve(self, socket: WebSocket, entry: Entry, session_id: str, span: SpanContext) -> None:
         """Until the connection is over. The socket has been accepted."""
-        terms = entry.terms
+        terms, prompts = entry.terms, self.turns.conductor.prompts
         settings = terms.settings
         session = Session(entry.config, settings.session_limits, make_id)
         expires_at = int(time.time() + settings.session_seconds)
@@ -48,7 +49,8 @@ class SessionSetup:
         teller = Teller(lambda: commands.values, make_id("conv"), settings.sent_frame_bytes)
         outbox = Outbox(settings.unsent_bytes, settings.unread_seconds)
         connection = Connection(socket, commands, teller, outbox, settings)
-        prompting = Prompting(terms.model, settings, terms.gateway, session_id.encode())
+        retention = Retention(settings, self._bounds(terms), lambda text: len(prompts.text_ids(text)))
+        prompting = Prompting(terms.model, settings, terms.gateway, session_id.encode(), retention)
         answering = Answering(
             session=session,
             session_id=session_id,
@@ -86,3 +88,12 @@ class SessionSetup:
             seconds=settings.held_turn_seconds,
         )
         await connection.run(answering, transcribing, Ahead(preparing, speculation), self.turns.gate)
+
+    def _bounds(self, terms: Terms) -> PromptBounds:
+        model, of_tenant = terms.model, terms.caller.limits.context_tokens
+        return PromptBounds(
+            context_tokens=model.context_tokens if of_tenant is None else min(model.context_tokens, of_tenant),
+            answer_tokens=terms.gateway.default_answer_tokens,
+            talker_rows=model.talker_context_rows,
+            speech_rows=terms.gateway.max_speech_frames,
+        )

@@ -22,6 +22,16 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class Truncation:
+    """What becomes of a conversation that does not fit into a prompt any more."""
+
+    # Of what fits behind the instructions, so much is kept when something has to be left out; None leaves out nothing.
+    retention_ratio: float | None = 1.0
+    # No more fits, although the context may hold it.
+    post_instruction_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerOptions:
     """How answers are given; of a session, or for one response only."""
 
@@ -35,6 +45,7 @@ class AnswerOptions:
     # "auto", "none", "required" or the name of one tool.
     tool_choice: str = "auto"
     calls_in_parallel: bool = True
+    truncation: Truncation = Truncation()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Nothing that stock clients send by default is refused. What cannot be served is 
 from dataclasses import replace
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from antiphon.errors import InvalidInput
 from services.gateway.realtime.config import RealtimeSettings
@@ -14,26 +14,13 @@ from services.gateway.realtime.core.items import Encoding
 from services.gateway.realtime.core.response import AnswerOptions, Tool
 from services.gateway.realtime.core.session import SessionConfig
 from services.gateway.realtime.core.turn_detection import TurnDetection
+from services.gateway.realtime.dialect.part import Nullable, Part
+from services.gateway.realtime.dialect.truncation_choice import TruncationChoice, truncation_of
 from services.gateway.served_model import ServedModel
 
 # OpenAI says only which eagerness waits longer. Silence is the one sign that is listened for here.
 _SILENCE_MS: Final = {"low": 2000, "medium": 1000, "auto": 1000, "high": 500}
 _ENCODINGS: Final[dict[str, Encoding]] = {"audio/pcm": "pcm", "audio/pcmu": "pcmu", "audio/pcma": "pcma"}
-
-
-class Part(BaseModel):
-    """Unknown fields are ignored: every release of an SDK adds some."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-class Nullable(Part):
-    """Null is what an absent field is."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: object) -> object:
-        return {key: given for key, given in value.items() if given is not None} if isinstance(value, dict) else value
 
 
 class Pcm(Part):
@@ -143,11 +130,6 @@ ToolChoice = Literal["auto", "none", "required"] | NamedTool
 MaxTokens = Annotated[int, Field(ge=1)] | Literal["inf"]
 
 
-class RetentionRatio(Part):
-    type: Literal["retention_ratio"]
-    retention_ratio: float = Field(ge=0, le=1)
-
-
 class SessionObject(Nullable):
     """The whole; of an update, what it would become."""
 
@@ -155,12 +137,11 @@ class SessionObject(Nullable):
     model: str = Field(max_length=256)
     output_modalities: Modalities
     instructions: str = ""
-    tools: list[FunctionTool] = []
+    tools: list[FunctionTool] = Field([])
     tool_choice: ToolChoice = "auto"
     max_output_tokens: MaxTokens = "inf"
     parallel_tool_calls: bool | None = None
-    # "auto" and "disabled" differ only where a conversation is too long for a prompt.
-    truncation: Literal["auto", "disabled"] | RetentionRatio = "auto"
+    truncation: TruncationChoice = "auto"
     tracing: JsonValue = None
     reasoning: JsonValue = None
     prompt: None = None
@@ -219,6 +200,7 @@ def session_config(session: SessionObject, model: ServedModel, settings: Realtim
             tools=tools_of(session.tools),
             tool_choice=choice_of(session.tool_choice),
             calls_in_parallel=session.parallel_tool_calls is not False,
+            truncation=truncation_of(session.truncation),
         ),
         input_encoding=encoding_of(session.audio.input.format),
         turn_detection=_listening(detection, settings) if detection else None,
