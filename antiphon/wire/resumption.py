@@ -199,9 +199,9 @@ class DecodeResumption:
         self._has_all = request.HasField("end")
 
     def told_again(self, kept: Sequence[DecodeRequest]) -> Iterable[DecodeRequest]:
-        if not self._samples:
-            return kept
         frames = [request.frames.codes for request in kept if request.HasField("frames")]
+        if not self._samples or not frames:
+            return kept
         start = DecodeRequest(start=DecodeStart(delivered_samples=self._samples))
         return [start, *_together(frames), *(request for request in kept if request.HasField("end"))]
 

@@ -1,5 +1,6 @@
 """What another replica is told: everything again, of bulk as much as is kept, and the rest from where it came."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,13 +14,22 @@ from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import process_metrics
 from antiphon.telemetry.span_records import SpanRing
+from antiphon.v1.codec_service_pb2 import DecodeInputEnd, DecodeRequest, DecodeResponse, DecodeStart
 from antiphon.v1.encoder_service_pb2 import EncodeResponse
-from antiphon.v1.media_pb2 import MODALITY_AUDIO, EmbeddingRows, MultimodalHiddenRows
+from antiphon.v1.media_pb2 import MODALITY_AUDIO, CodecFrames, EmbeddingRows, MultimodalHiddenRows
 from antiphon.v1.thinker_service_pb2 import GenerateInputEnd, GenerateRequest, GenerateResponse, GenerateStart
 from antiphon.wire import arrays
 from antiphon.wire.clients import CallLimits, StageCaller
 from antiphon.wire.directory import StaticDirectory, preference
-from antiphon.wire.fakes import Behaviour, FakeCodec, FakeEncoders, FakeTalker, FakeThinker
+from antiphon.wire.fakes import (
+    SAMPLES_HELD_BACK,
+    SAMPLES_PER_FRAME,
+    Behaviour,
+    FakeCodec,
+    FakeEncoders,
+    FakeTalker,
+    FakeThinker,
+)
 from antiphon.wire.replay import RepeatableRequests
 from antiphon.wire.resumption import EncodeResumption, GenerateResumption
 from antiphon.wire.stages import Stages
@@ -112,6 +122,46 @@ async def test_the_turn_is_told_and_each_attempt_is_a_span_of_its_own(tmp_path: 
 
 def failovers() -> float:
     return process_metrics().registry.get_sample_value("antiphon_failovers_total", {"stage": "thinker"}) or 0.0
+
+
+async def test_a_codec_that_is_full_when_it_has_been_told_no_frame_yet_leaves_the_speech_to_another(
+    tmp_path: Path,
+) -> None:
+    """It was told where the listener is; the frames come later."""
+    addresses = [f"unix:{tmp_path}/{name}" for name in ("full", "free")]
+    full, free = FullCodec(), FakeCodec()
+    async with AsyncExitStack() as stack:
+        for address, codec in zip(addresses, (full, free), strict=True):
+            stages = Stages(FakeEncoders(), FakeThinker(), FakeTalker(), codec)
+            await stack.enter_async_context(serving(fakes.hosted(stages), address, LIMITS))
+        caller = await stack.enter_async_context(StageCaller(StaticDirectory({"codec": addresses})))
+        answers = [answer async for answer in caller.stages().codec.decode(rest_of_a_speech(full.has_refused))]
+    waveform, end = answers
+    assert waveform.waveform.first_sample == 1000
+    assert end.end.sample_count == 2 * SAMPLES_PER_FRAME - SAMPLES_HELD_BACK
+
+
+class FullCodec(FakeCodec):
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_refused = asyncio.Event()
+
+    async def decode(
+        self, requests: AsyncIterator[DecodeRequest], *, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[DecodeResponse, None]:
+        del timeout_seconds
+        await anext(requests)
+        self.has_refused.set()
+        raise errors.AtCapacity("All places of the codec are taken.")
+        yield
+
+
+async def rest_of_a_speech(begins: asyncio.Event) -> AsyncGenerator[DecodeRequest, None]:
+    yield DecodeRequest(start=DecodeStart(delivered_samples=1000))
+    await begins.wait()
+    await asyncio.sleep(0.1)
+    yield DecodeRequest(frames=CodecFrames(codes=arrays.pack(np.zeros((2, 16), np.int16))))
+    yield DecodeRequest(end=DecodeInputEnd())
 
 
 def test_rows_that_are_known_in_part_lose_that_part() -> None:
