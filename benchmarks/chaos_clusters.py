@@ -22,6 +22,7 @@ from antiphon.wire.channels import Channels
 from antiphon.wire.health import is_serving
 
 STAGES: Final = ("encoders", "thinker", "talker", "codec")
+GATEWAY: Final = "gateway"
 _START_SECONDS: Final = 240.0
 _DRAIN_SECONDS: Final = 10.0
 _HOST: Final = "127.0.0.1"
@@ -32,11 +33,11 @@ class Cluster(Protocol):
     urls: Sequence[str]
 
     def kill_one(self, service: str, by: signal.Signals) -> None:
-        """One replica of a service, while another is there; returns when it is gone."""
+        """One replica of a service, while another is there. It is started again when it is gone."""
         ...
 
-    def heal(self) -> None:
-        """Waits until all are there. From a thread without an event loop."""
+    def wait_for(self, services: Sequence[str]) -> None:
+        """Until all replicas of them are there. From a thread without an event loop."""
         ...
 
 
@@ -57,13 +58,15 @@ class _Process:
         if self.running is not None:
             self.running.send_signal(by)
             self.running.wait()
-            self.running = None
+
+    def answers(self) -> bool:
+        address = f"{_HOST}:{self.port}"
+        return _is_ready(f"http://{address}") if self.service == GATEWAY else _serves(address)
 
 
 @dataclass(slots=True)
 class ProcessCluster:
-    """`python -m services …`, two of each, before one Redis; who was killed is started again at his old address. Begin
-    with `heal`."""
+    """`python -m services …`, two of each, before one Redis; who was killed is started again at his old address."""
 
     folder: Path
     replicas: int = 2
@@ -85,24 +88,24 @@ class ProcessCluster:
             for stage, each in ports.items():
                 self._processes += [self._process(stage, port) for port in each]
             gateways = [free_port(_HOST) for _ in range(self.replicas)]
-            self._processes += [self._process("gateway", port, *directory) for port in gateways]
+            self._processes += [self._process(GATEWAY, port, *directory) for port in gateways]
             self.urls = [f"http://{_HOST}:{port}" for port in gateways]
             opened.callback(self._end)
+            for process in self._processes:
+                process.start(self._variables)
             yield self
 
     def kill_one(self, service: str, by: signal.Signals) -> None:
         candidates = [each for each in self._processes if each.service == service]
-        candidates[self._killed[service] % len(candidates)].kill(by)
+        process = candidates[self._killed[service] % len(candidates)]
         self._killed[service] += 1
+        process.kill(by)
+        process.start(self._variables)
 
-    def heal(self) -> None:
+    def wait_for(self, services: Sequence[str]) -> None:
         for each in self._processes:
-            if each.running is None:
-                each.start(self._variables)
-        for url in self.urls:
-            _until(partial(_is_ready, url), f"{url} to be ready")
-        for each in self._processes:
-            _until(partial(_serves, each), f"the {each.service} at {each.port}")
+            if each.service in services:
+                _until(each.answers, f"the {each.service} at {each.port}")
 
     def _process(self, service: str, port: int, *options: str) -> _Process:
         where, drain = ("--listen", f"{_HOST}:{port}"), ("--drain-seconds", f"{_DRAIN_SECONDS:g}")
@@ -127,12 +130,12 @@ class RayCluster:
         return [self.url]
 
     def kill_one(self, service: str, by: signal.Signals) -> None:
-        process = min(self._processes_of(service))
+        process = min(self._processes_of(service) - self._killed)
         os.kill(process, by)
         self._killed.add(process)
 
-    def heal(self) -> None:
-        for service in (*STAGES, "gateway"):
+    def wait_for(self, services: Sequence[str]) -> None:
+        for service in services:
             _until(partial(self._is_whole, service), f"the {service}'s replicas")
         _until(partial(_is_ready, self.url), "the platform to be ready")
 
@@ -181,14 +184,11 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _serves(process: _Process) -> bool:
-    if process.service == "gateway":
-        return True
-
+def _serves(address: str) -> bool:
     async def ask() -> bool:
         channels = Channels()
         try:
-            return await is_serving(channels, f"{_HOST}:{process.port}")
+            return await is_serving(channels, address)
         finally:
             await channels.close()
 

@@ -108,10 +108,7 @@ class Listener:
             asking = self.client.stream("POST", url + _CHAT, json=self._body(number))
         async with asking as response:
             if response.status_code != httpx.codes.OK:
-                await response.aread()
-                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                    raise RuntimeError(f"{response.status_code}: {response.text[:300]}")
-                raise httpx.ReadError("busy")
+                raise _refusal(response.status_code, (await response.aread()).decode(errors="replace"))
             async for line in response.aiter_lines():
                 heard.read(line)
         if not heard.is_over:
@@ -128,3 +125,12 @@ class Listener:
             "max_completion_tokens": 48,
             "stream": True,
         }
+
+
+def _refusal(status: int, text: str) -> Exception:
+    """A transport's error, after which is asked again, where the gateway is gone or stops. Of one that died Serve's
+    proxy says 500, in plain text; what a gateway says of its own fault is JSON."""
+    is_gone = status == httpx.codes.INTERNAL_SERVER_ERROR and not text.startswith("{")
+    if is_gone or status == httpx.codes.SERVICE_UNAVAILABLE:
+        return httpx.ReadError(f"{status}: {text[:300]}")
+    return RuntimeError(f"{status}: {text[:300]}")

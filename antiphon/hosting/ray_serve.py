@@ -29,6 +29,7 @@ DEPLOYMENT_NAME: Final = "replica"  # in the application that bears the stage's 
 _ANY_PORT: Final = "0.0.0.0:0"
 _CONTROL_CALLS: Final = 100  # Serve's own calls to a replica; turns do not pass through Serve
 _WAIT_FOR_CONTROL_CALLS_SECONDS: Final = 0.2
+_CHECK_HEALTH_EVERY_SECONDS: Final = 2.0  # and so soon another replica starts for one that is gone
 _KILL_AFTER_DRAIN_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 2.0
 
@@ -149,6 +150,7 @@ def placement(scale: Scale, *, records_calls: bool = True) -> dict[str, Any]:
         "max_ongoing_requests": _CONTROL_CALLS,
         "max_surge_percent": 100,  # an update starts the new replica before it stops the old one
         "max_constructor_retry_count": 2,
+        "health_check_period_s": _CHECK_HEALTH_EVERY_SECONDS,
         "ray_actor_options": {
             "num_cpus": scale.cpus,
             "num_gpus": scale.gpus,
