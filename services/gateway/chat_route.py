@@ -50,7 +50,7 @@ class ChatRoute:
         async with AsyncExitStack() as opened:
             caller, gate = caller_of(request.scope), self.streams.gate
             gate.require_room(caller.tenant)
-            share = opened.enter_context(self.bodies.share())
+            share = opened.enter_context(self.bodies.share(caller.tenant))
             watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
             body = await read_json(request, ChatCompletionRequest, self.settings, share)
             # Not before its body is there: whoever sends slowly keeps no other from being answered.

@@ -1,6 +1,7 @@
 """A request's body: bounded in size, time and what it unfolds to, parsed without holding other turns up."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from antiphon.errors import AtCapacity, InvalidInput, TooLarge
+from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from services.gateway.config import GatewaySettings
 from services.gateway.error_envelope import RequestTimeoutError, UnsupportedMediaTypeError
 from services.gateway.event_stream import ClientDisconnectedError
@@ -20,42 +22,56 @@ _Body = TypeVar("_Body", bound=BaseModel)
 _INLINE_BYTES: Final = 1 << 16
 # A client reads an answer only after it has sent its body, so a too large one is read on, unkept, up to this multiple.
 _READ_ON: Final = 4
+# One in so many bytes of all is kept for those who hold little.
+_KEPT: Final = 8
 # Each opens or separates a value. Base64 has none of them, texts have few.
 _VALUE_MARKS: Final = (b",", b"[", b"{")
 
 
 class BodyRoom:
-    """Bytes of bodies that all requests together may hold: what a body became stays until its turn has ended."""
+    """Bytes of bodies that all requests together may hold: what a body became stays until its turn has ended.
+
+    The last eighth is for tenants that hold less than that, so that nobody's uploads keep all others out. Callers
+    without a key are one tenant, and alone.
+    """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._left_bytes = settings.held_body_bytes
+        self._kept_bytes = settings.held_body_bytes // _KEPT
+        self._of_tenants: Counter[str] = Counter()
         self._retry_after_seconds = settings.retry_after_seconds
 
     @contextmanager
-    def share(self) -> Iterator["BodyShare"]:
+    def share(self, tenant: str) -> Iterator["BodyShare"]:
         """Of one request; given back when the block is left."""
-        share = BodyShare(self)
+        share = BodyShare(self, tenant)
         try:
             yield share
         finally:
             self._left_bytes += share.byte_count
+            self._of_tenants -= Counter({tenant: share.byte_count})
 
-    def take(self, byte_count: int) -> None:
-        if byte_count > self._left_bytes:
+    def take(self, tenant: str, byte_count: int) -> None:
+        if byte_count > self._left_bytes - self._kept_from(tenant, byte_count):
             raise AtCapacity(
                 "The server holds all the requests' bodies that it may. Try again in a moment.",
                 retry_after_seconds=self._retry_after_seconds,
             )
         self._left_bytes -= byte_count
+        self._of_tenants[tenant] += byte_count
+
+    def _kept_from(self, tenant: str, byte_count: int) -> int:
+        is_small = self._of_tenants[tenant] + byte_count <= self._kept_bytes
+        return 0 if tenant == ANONYMOUS_TENANT or is_small else self._kept_bytes
 
 
 class BodyShare:
-    def __init__(self, room: BodyRoom) -> None:
-        self._room, self.byte_count = room, 0
+    def __init__(self, room: BodyRoom, tenant: str) -> None:
+        self._room, self._tenant, self.byte_count = room, tenant, 0
 
     def grow(self, byte_count: int) -> None:
         """Raises AtCapacity."""
-        self._room.take(byte_count)
+        self._room.take(self._tenant, byte_count)
         self.byte_count += byte_count
 
 

@@ -39,7 +39,7 @@ class TurnDoor:
         """Before the body is read. Raises AtCapacity."""
         caller = caller_of(request.scope)
         self.gate.require_room(caller.tenant)
-        share = opened.enter_context(self.bodies.share())
+        share = opened.enter_context(self.bodies.share(caller.tenant))
         watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
         return Arrival(share, watch, caller)
 

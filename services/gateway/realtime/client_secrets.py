@@ -1,19 +1,19 @@
 """Short-lived secrets with which a browser opens a live session, without ever seeing the key of whoever made them."""
 
-import hashlib
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, JsonValue
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from antiphon.errors import Unauthenticated
-from antiphon.tenancy.caller import Caller
+from antiphon.errors import InvalidInput
+from antiphon.tenancy.client_secrets import Grant
+from antiphon.tenancy.limiter import Demand
+from services.gateway.admission import Admission
 from services.gateway.config import GatewaySettings
 from services.gateway.openai_part import RequestPart
 from services.gateway.realtime.commands import SessionJson, Terms
@@ -22,8 +22,6 @@ from services.gateway.realtime.dialect import session_object
 from services.gateway.request_body import BodyRoom, read_json
 from services.gateway.served_model import ServedModel
 from services.gateway.tenants import caller_of
-
-PREFIX: Final = "ek_"
 
 
 class ExpiresAfter(RequestPart):
@@ -43,69 +41,33 @@ class ClientSecret(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """What a secret stands for."""
-
-    caller: Caller
-    session: SessionJson = field(repr=False)
-    # Seconds since the epoch.
-    expires_at: int
-
-
-class ClientSecrets(Protocol):
-    async def keep(self, grant: Grant) -> str:
-        """Returns the secret; it is known to nobody else."""
-        ...
-
-    async def find(self, secret: str) -> Grant:
-        """Raises Unauthenticated."""
-        ...
-
-
-class MemoryClientSecrets:
-    """In this process, by digest; the oldest are forgotten first."""
-
-    def __init__(self, most: int, now_seconds: Callable[[], float] = time.time) -> None:
-        self._most, self._now_seconds = most, now_seconds
-        self._grants: OrderedDict[bytes, Grant] = OrderedDict()
-
-    async def keep(self, grant: Grant) -> str:
-        secret = PREFIX + secrets.token_urlsafe(32)
-        self._grants[_digest(secret)] = grant
-        while len(self._grants) > self._most:
-            self._grants.popitem(last=False)
-        return secret
-
-    async def find(self, secret: str) -> Grant:
-        grant = self._grants.get(_digest(secret))
-        if grant is None or grant.expires_at <= self._now_seconds():
-            self._grants.pop(_digest(secret), None)
-            raise Unauthenticated(
-                "This client secret is unknown or has expired. Make another at POST /v1/realtime/client_secrets."
-            )
-        return grant
-
-
-@dataclass(frozen=True, slots=True)
 class ClientSecretsRoute:
     model: ServedModel
     settings: RealtimeSettings
     gateway: GatewaySettings
-    secrets: ClientSecrets
+    admission: Admission
     bodies: BodyRoom
 
     async def create(self, request: Request) -> Response:
         caller = caller_of(request.scope)
-        with self.bodies.share() as share:
+        with self.bodies.share(caller.tenant) as share:
             body = await read_json(request, ClientSecretRequest, self.gateway, share)
         values = session_object.merged(session_object.initial(self.model), body.session or {})
         Terms(self.model, caller, self.settings, self.gateway).config_of(values)
         wanted = body.expires_after.seconds if body.expires_after else None
         expires_at = int(time.time()) + (wanted or self.settings.secret_seconds)
-        secret = await self.secrets.keep(Grant(caller, values, expires_at))
+        async with self.admission.admit(caller, Demand(place=None)):
+            grant = Grant(caller.key_digest, self._content(values), expires_at)
+            secret = await self.admission.tenancy.secrets.keep(grant)
         session = values | {"id": f"sess_{secrets.token_hex(12)}", "object": "realtime.session"}
         return JSONResponse(ClientSecret(value=secret, expires_at=expires_at, session=session).model_dump())
 
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+    def _content(self, values: SessionJson) -> bytes:
+        content, most = to_json(values), self.settings.secret_session_bytes
+        if len(content) > most:
+            raise InvalidInput(
+                f"The session is too large: at most {most} bytes; got {len(content)}. Send the rest by session.update.",
+                param="session",
+                code="string_above_max_length",
+            )
+        return content
