@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def test_every_form_of_a_transcript(sdk: OpenAI, said: bytes) -> None:
     assert [(segment.start, segment.text) for segment in verbose.segments or []] == [(0.0, text)]
     assert verbose.segments is not None
     assert verbose.segments[0].end == verbose.duration
+    assert verbose.usage is not None
+    assert verbose.usage.seconds == ceil(verbose.duration), "a second that has begun counts"
 
 
 def test_a_streamed_transcript(sdk: OpenAI, said: bytes) -> None:

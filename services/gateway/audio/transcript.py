@@ -1,5 +1,6 @@
 """What was heard, in the forms that OpenAI's transcription API answers."""
 
+from math import ceil
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -25,7 +26,8 @@ class TokenUsage(BaseModel):
 
 class DurationUsage(BaseModel):
     type: Literal["duration"] = "duration"
-    seconds: float
+    # Begun ones: some clients take whole numbers only.
+    seconds: int
 
 
 class Transcription(BaseModel):
@@ -77,7 +79,7 @@ def usage_of(end: TurnEnd) -> TokenUsage:
 
 def verbose(task: Task, language: str, text: str, seconds: float, temperature: float) -> VerboseTranscription:
     segment = Segment(end=seconds, text=text, temperature=temperature)
-    usage = DurationUsage(seconds=seconds)
+    usage = DurationUsage(seconds=ceil(seconds))
     return VerboseTranscription(
         task=task, language=language, duration=seconds, text=text, segments=[segment], usage=usage
     )
