@@ -71,10 +71,11 @@ class Tally:
             self.different.append(f"turn {number}: {len(ours)} samples instead of {len(theirs)}, {heard.text!r}")
 
     def report(self) -> str:
-        resumed = sum(each.resumptions > 0 for each in self.heard)
+        broken, refused = sum(each.breaks > 0 for each in self.heard), sum(each.refusals > 0 for each in self.heard)
         lines = [
             f"{len(self.heard)} turns, {len(self.failed)} failed, {len(self.different)} different; "
-            f"{len(self.kills)} kills; {resumed} turns asked a gateway again for their rest.",
+            f"{len(self.kills)} kills; {broken} streams broke and went on at another gateway, {refused} began when "
+            "asked for again.",
             f"All turns: {_worst(self.heard)}.",
             f"Turns that nothing befell: {_worst(self._struck_by(None))}.",
         ]

@@ -40,7 +40,9 @@ class Heard:
     answer_id: str = ""
     event_id: str = ""
     is_over: bool = False
-    resumptions: int = 0
+    # Times that its stream broke, and that no gateway began it.
+    breaks: int = 0
+    refusals: int = 0
 
     def read(self, line: str) -> None:
         """One line of a stream of events."""
@@ -91,7 +93,8 @@ class Listener:
             try:
                 await self._read(number, heard)
             except httpx.TransportError:
-                heard.resumptions += 1
+                heard.breaks += bool(heard.answer_id)
+                heard.refusals += not heard.answer_id
                 self.gateway += 1
                 if time.monotonic() > until:
                     raise
