@@ -25,7 +25,7 @@ import typer
 from websockets.asyncio.client import ClientConnection
 
 from antiphon.hosting.free_port import free_port
-from benchmarks.live_client import PIECE_MS, SILENCE, pieces, session, words
+from benchmarks.live_client import PIECE_MS, SILENCE, pieces, session, speak, words
 from services.command_line.answer_stream import first_model
 
 _SAYS_SECONDS: Final = 2.0
@@ -91,8 +91,10 @@ async def run(base_url: str, sessions: int, seconds: float, detection: dict[str,
     """One row of the table, without its heading columns."""
     users = Users()
     async with httpx.AsyncClient(base_url=base_url) as client:
-        model, before = await first_model(client), await cost(client)
-        sound = pieces(words(_SAYS_SECONDS, 0))
+        model = await first_model(client)
+        async with session(base_url, model) as socket:  # what the first one loads is not its own
+            await speak(socket, words(_SAYS_SECONDS, 0))
+        before, sound = await cost(client), pieces(words(_SAYS_SECONDS, 0))
         async with asyncio.TaskGroup() as tasks:
             talking = [tasks.create_task(_user(base_url, model, i, sound, detection, users)) for i in range(sessions)]
             await asyncio.sleep(2 * _ROUND_SECONDS)

@@ -6,19 +6,26 @@ python benchmarks/scripted_gateway.py --port 8000
 import asyncio
 import json
 from contextlib import AsyncExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from antiphon.hosting.default_checkpoint import default_checkpoint
 from antiphon.hosting.http_server import serving_http
 from antiphon.prompt.tokenizer import PromptTokenizer
-from antiphon.wire.fakes import FakeCodec, FakeEncoders, FakeTalker, FakeThinker
+from antiphon.wire.fakes import Behaviour, FakeCodec, FakeEncoders, FakeTalker, FakeThinker
 from antiphon.wire.stages import Stages
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
 
 _ANSWER = "The opposite of strong is weak."
+
+
+class _Forgotten(list[Any]):
+    """Fakes keep what they were sent, for tests; here that would be the memory of every session."""
+
+    def append(self, _: Any) -> None:
+        return
 
 
 def scripted_stages(answer_seconds: float) -> Stages:
@@ -27,11 +34,17 @@ def scripted_stages(answer_seconds: float) -> Stages:
     end_id = json.loads((checkpoint / "config.json").read_text())["im_end_token_id"]
     text_ids = PromptTokenizer.from_checkpoint(checkpoint).encode_plain(_ANSWER)
     frames = round(answer_seconds * 12.5) - len(text_ids)
-    return Stages(FakeEncoders(), FakeThinker((*text_ids, end_id)), FakeTalker(max(frames, 0)), FakeCodec())
+    encoders, thinker, talker, codec = (Behaviour(received=_Forgotten()) for _ in range(4))
+    return Stages(
+        FakeEncoders(behaviour=encoders),
+        FakeThinker((*text_ids, end_id), behaviour=thinker),
+        FakeTalker(max(frames, 0), behaviour=talker),
+        FakeCodec(behaviour=codec),
+    )
 
 
 async def serve(port: int, answer_seconds: float) -> None:
-    settings = GatewaySettings(checkpoint=default_checkpoint(), concurrent_turns=1024)
+    settings = GatewaySettings(checkpoint=default_checkpoint(), concurrent_turns=1024, sheds_load=False)
     app = create_app(settings, scripted_stages(answer_seconds))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(serving_http(app, "127.0.0.1", port))
