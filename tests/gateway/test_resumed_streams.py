@@ -3,9 +3,13 @@
 import asyncio
 import base64
 import json
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +22,7 @@ from antiphon.telemetry.metrics import Metrics
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import MODEL, Fakes, assert_envelope, body, listening, spoken
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 CHAT = "/v1/chat/completions"
 ASKED = spoken(stream=True, stream_options={"include_usage": True}, audio={"voice": "ethan", "format": "pcm16"})
@@ -249,3 +253,27 @@ async def test_without_a_journal_events_have_no_ids_and_nobody_goes_on(client: h
     assert {event_id for event_id, _ in heard.events} == {""}
     refused = await client.get(f"{CHAT}/{heard.answer_id}/events")
     assert_envelope(refused, 404)
+
+
+async def test_a_redis_that_hangs_holds_no_answer_up(settings: GatewaySettings, fakes: Fakes, tmp_path: Path) -> None:
+    """Its events have no ids, since nobody could go on."""
+    with running_redis(tmp_path) as server:
+        async with open_redis(server.url, metrics=Metrics()) as storage:
+            app = create_app(settings, fakes.stages(), metrics=Metrics(), storage=storage)
+            await whole(app)
+            fakes.talker.behaviour.pause_seconds = 0.02
+            os.kill(server.process_id, signal.SIGSTOP)
+            try:
+                async with listening(app) as url, httpx.AsyncClient(base_url=url) as client:
+                    began = time.monotonic()
+                    async with client.stream("POST", CHAT, json=ASKED) as stream:
+                        parts = stream.aiter_text()
+                        text = await beginning(parts, 1)
+                        assert time.monotonic() - began < 0.5, "an answer of Redis is waited for longer elsewhere"
+                        text += "".join([part async for part in parts])
+            finally:
+                os.kill(server.process_id, signal.SIGCONT)
+    heard = Heard()
+    heard.read(text)
+    assert heard.is_done
+    assert heard.last_id == ""
