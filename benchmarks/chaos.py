@@ -95,11 +95,13 @@ class Tally:
 def _worst(turns: Sequence[Heard]) -> str:
     if not turns:
         return "no turn"
-    silent = Spread.of([each.playback.silent_seconds for each in turns])
-    most, gap = max(each.playback.silent_seconds for each in turns), max(each.longest_gap_seconds for each in turns)
+    silence = Spread.of([each.longest_silence_seconds for each in turns])
+    most, gap = max(each.longest_silence_seconds for each in turns), max(each.longest_gap_seconds for each in turns)
+    in_all = Spread.of([each.playback.silent_seconds for each in turns])
     return (
-        f"{len(turns)} turns, silent for {silent.p50 * 1e3:.0f} ms (p50), {silent.p95 * 1e3:.0f} ms (p95), "
-        f"{most * 1e3:.0f} ms (most), longest time between two packets {gap * 1e3:.0f} ms"
+        f"{len(turns)} turns, longest silence {silence.p50 * 1e3:.0f} ms (p50), {silence.p95 * 1e3:.0f} ms (p95), "
+        f"{most * 1e3:.0f} ms (most), silent in all {in_all.p50 * 1e3:.0f} ms (p50), {in_all.p95 * 1e3:.0f} ms (p95), "
+        f"longest time between two packets {gap * 1e3:.0f} ms"
     )
 
 
@@ -187,9 +189,10 @@ def main(
     at_once: Annotated[int, typer.Option(min=1)] = Plan.at_once,
     every: Annotated[int, typer.Option(min=1, help="Turns between two kills.")] = Plan.every,
     services: Annotated[str, typer.Option(help="Who may be killed.")] = ",".join(Plan.services),
+    calm: Annotated[bool, typer.Option(help="Kills the next only when all are there again.")] = Plan.calm,
     by: Annotated[str, typer.Option(help="SIGKILL, or SIGTERM for a rolling restart.")] = Plan.by.name,
 ) -> None:
-    plan = Plan(turns, at_once, every, services.split(","), by=signal.Signals[by])
+    plan = Plan(turns, at_once, every, services.split(","), calm, signal.Signals[by])
     tally = asyncio.run(chaos(on, plan))
     print(tally.report())
     raise typer.Exit(bool(tally.failed or tally.different))

@@ -37,6 +37,7 @@ class Heard:
     pcm: bytearray = field(default_factory=bytearray)
     moments: list[float] = field(default_factory=list)
     playback: Playback = field(default_factory=Playback)
+    longest_silence_seconds: float = 0.0
     answer_id: str = ""
     event_id: str = ""
     is_over: bool = False
@@ -74,7 +75,10 @@ class Heard:
             piece = base64.b64decode(audio["data"])
             self.pcm += piece
             self.moments.append(time.monotonic())
+            silent_before = self.playback.silent_seconds
             self.playback.deliver(len(piece) // 2, self.moments[-1])
+            silence = self.playback.silent_seconds - silent_before
+            self.longest_silence_seconds = max(self.longest_silence_seconds, silence)
 
 
 @dataclass(slots=True)
