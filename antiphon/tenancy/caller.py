@@ -52,6 +52,8 @@ class Caller:
     models: frozenset[str] | None = None
     voices: frozenset[str] | None = None
     is_admin: bool = False
+    # Under which the registry finds the key again; empty without one.
+    key_digest: str = field(default="", repr=False)
 
     def may_use_model(self, *names: str) -> bool:
         """names: of one model; one of them has to be allowed."""

@@ -38,11 +38,14 @@ class Identities:
             found, refusal = await self._find(_NO_DIGEST), _missing()
         else:
             found, refusal = await self._look_up(sent)
-        if found.key is not None:
-            return self._caller(found.key, found.tenant)
-        if found.has_keys or self._settings.require_keys:
-            raise refusal
-        return Caller(ANONYMOUS_TENANT, "", self.cache_salt(ANONYMOUS_TENANT))
+        return self._caller_of(found, refusal)
+
+    async def renewed(self, key_digest: str) -> Caller:
+        """Whoever came with this key (`Caller.key_digest`), as he is now. Raises as `caller` does."""
+        found = await self._find(key_digest)
+        if key_digest and found.key is None:
+            raise _unknown()
+        return self._caller_of(found, _missing())
 
     def cache_salt(self, tenant: str) -> bytes:
         """The same in every gateway of one pepper, so that a conversation finds its pages again through whichever it
@@ -59,7 +62,7 @@ class Identities:
         found = await self._find(digest)
         if found.key is not None and not hmac.compare_digest(found.key.digest, digest):
             found = Found(None, None, found.has_keys)
-        return found, Unauthenticated("Incorrect API key: this server does not know it, or no longer.")
+        return found, _unknown()
 
     async def _find(self, digest: str) -> Found:
         now = time.monotonic()
@@ -72,6 +75,13 @@ class Identities:
         while len(self._known) > self._settings.key_cache_count:
             self._known.popitem(last=False)
         return found
+
+    def _caller_of(self, found: Found, refusal: Unauthenticated) -> Caller:
+        if found.key is not None:
+            return self._caller(found.key, found.tenant)
+        if found.has_keys or self._settings.require_keys:
+            raise refusal
+        return Caller(ANONYMOUS_TENANT, "", self.cache_salt(ANONYMOUS_TENANT))
 
     def _caller(self, key: KeyRecord, tenant: TenantRecord | None) -> Caller:
         if key.disabled:
@@ -90,6 +100,7 @@ class Identities:
             models=_narrowed(tenant.models, key.models),
             voices=_narrowed(tenant.voices, key.voices),
             is_admin="admin" in key.scopes,
+            key_digest=key.digest,
         )
 
 
@@ -100,6 +111,10 @@ def cache_salt(secret: bytes, tenant: str) -> bytes:
 
 def _missing() -> Unauthenticated:
     return Unauthenticated("No API key was sent. Send 'Authorization: Bearer antiphon-…'.")
+
+
+def _unknown() -> Unauthenticated:
+    return Unauthenticated("Incorrect API key: this server does not know it, or no longer.")
 
 
 def _narrowed(tenant: frozenset[str] | None, key: frozenset[str] | None) -> frozenset[str] | None:

@@ -5,11 +5,13 @@ from typing import Final
 
 from antiphon.errors import InvalidInput
 from antiphon.storage.connection import Storage
+from antiphon.tenancy.client_secrets import ClientSecrets, MemoryClientSecrets
 from antiphon.tenancy.identity import Identities
 from antiphon.tenancy.key_desk import KeyDesk
 from antiphon.tenancy.limiter import Limiter
 from antiphon.tenancy.memory_limiter import MemoryLimiter
 from antiphon.tenancy.memory_registry import MemoryRegistry
+from antiphon.tenancy.redis_client_secrets import RedisClientSecrets
 from antiphon.tenancy.redis_limiter import RedisLimiter
 from antiphon.tenancy.redis_registry import RedisRegistry
 from antiphon.tenancy.redis_replies import RedisReplies
@@ -21,6 +23,7 @@ from antiphon.tenancy.usage_log import MemoryUsageLog, UsageLog
 
 _RECORDS_IN_MEMORY: Final = 10_000
 _REPLIES_IN_MEMORY: Final = 100
+_SECRETS_IN_MEMORY: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Tenancy:
     limiter: Limiter = field(repr=False)
     usage: UsageLog = field(repr=False)
     replies: Replies = field(repr=False)
+    secrets: ClientSecrets = field(repr=False)
 
     def identities(self) -> Identities:
         return Identities(self.registry, self.settings)
@@ -51,6 +55,7 @@ def open_tenancy(storage: Storage | None, settings: TenancySettings) -> Tenancy:
             RedisLimiter(storage, settings.place_lease_seconds),
             RedisUsageLog(storage, settings.usage_retention_days),
             RedisReplies(storage, settings.idempotency_seconds),
+            RedisClientSecrets(storage),
         )
     if settings.require_keys:
         raise InvalidInput("ANTIPHON_REQUIRE_KEYS is set, but not where keys are kept: set ANTIPHON_REDIS_URL, too.")
@@ -60,4 +65,5 @@ def open_tenancy(storage: Storage | None, settings: TenancySettings) -> Tenancy:
 def tenancy_in_memory(settings: TenancySettings) -> Tenancy:
     limiter = MemoryLimiter(settings.place_lease_seconds)
     replies = MemoryReplies(settings.idempotency_seconds, _REPLIES_IN_MEMORY)
-    return Tenancy(settings, MemoryRegistry(), limiter, MemoryUsageLog(_RECORDS_IN_MEMORY), replies)
+    secrets = MemoryClientSecrets(_SECRETS_IN_MEMORY)
+    return Tenancy(settings, MemoryRegistry(), limiter, MemoryUsageLog(_RECORDS_IN_MEMORY), replies, secrets)

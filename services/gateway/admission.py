@@ -56,7 +56,7 @@ class Admission:
         """model_names: of the model served, its id first."""
         self._metrics = metrics.tenants
         self._metrics.name_at_most(tenancy.settings.named_tenants)
-        self.tenancy, self._model_names, self.model_id = tenancy, model_names, model_names[0]
+        self.tenancy, self.model_names, self.model_id = tenancy, model_names, model_names[0]
         self._limiter: Limiter = tenancy.limiter
         self._identities = tenancy.identities()
         self._meter = Meter(tenancy.usage, tenancy.settings.usage_unsent_records)
@@ -67,6 +67,14 @@ class Admission:
         """Raises Unauthenticated, PermissionDenied, or Unavailable where nobody can tell."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         return await self._identities.caller(key.strip() if scheme.lower() == "bearer" and key.strip() else None)
+
+    async def renewed(self, caller: Caller) -> Caller:
+        """The same as he is now. Raises as `identify` does."""
+        return await self._identities.renewed(caller.key_digest)
+
+    async def known_by(self, key_digest: str) -> Caller:
+        """Whoever made a client secret. Raises as `identify` does."""
+        return await self._identities.renewed(key_digest)
 
     async def standing(self, caller: Caller) -> Standing:
         return await self._limiter.standing(caller.tenant, caller.limits) if is_limited(caller.limits) else {}
@@ -84,7 +92,7 @@ class Admission:
 
         Raises PermissionDenied, RateLimited, or Unavailable for a caller whose limits nobody can tell.
         """
-        caller.check_model(*self._model_names)
+        caller.check_model(*self.model_names)
         admitted = Admitted(await self._reserve(caller, demand), self, usage or TurnUsage())
         failure: BaseException | None = None
         try:

@@ -10,6 +10,7 @@ from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
 from services.gateway.error_envelope import envelope_of, log_defect, status_of
 from services.gateway.metering import MeteredRequest
+from services.gateway.realtime.account import Account
 from services.gateway.realtime.core.outcomes import RateLimit, RateLimitsUpdated
 from services.gateway.realtime.core.response import Failure, Usage
 from services.gateway.turn import Conductor
@@ -33,7 +34,7 @@ class TurnOpener:
     @asynccontextmanager
     async def open(
         self,
-        caller: Caller,
+        account: Account,
         asked: TurnRequest,
         watch: TurnWatch,
         turn_id: str,
@@ -44,6 +45,7 @@ class TurnOpener:
         """The turn's events; leaving the block stops every stage and settles the account. begun: of the same turn,
         where it runs already and is closed by whoever has begun it. takes_place: of those that the gateway and the
         caller may have at once; without it, the turn must not keep anybody out."""
+        caller = await account.renew()
         asked = on_behalf_of(caller, asked)
         metered = MeteredRequest(_ENDPOINT, self.admission.model_id, turn_id)
         demand = demand_of(asked) if takes_place else replace(demand_of(asked), place=None)

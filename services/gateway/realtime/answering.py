@@ -15,7 +15,7 @@ from antiphon.telemetry import names, tracing
 from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.playback import Playback
-from antiphon.tenancy.caller import Caller
+from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener, failure_of, usage_of
 from services.gateway.realtime.core.answer import Answer
 from services.gateway.realtime.core.outcomes import Outcomes, StartAnswer
@@ -39,7 +39,7 @@ class Answering:
     session_id: str
     # In which the connection was made.
     session_span: SpanContext
-    caller: Caller
+    account: Account
     turns: TurnOpener
     prompting: Prompting
     metrics: Metrics
@@ -64,8 +64,8 @@ class Answering:
                 if asked.speech is not None:
                     watch.listened_to(self.prompting.gateway.first_sound_seconds)
                 running = begun.events if begun is not None else None
-                async with self.turns.open(self.caller, asked, watch, response.id, running) as events:
-                    self.perform([*await self.turns.rate_limits(self.caller)])
+                async with self.turns.open(self.account, asked, watch, response.id, running) as events:
+                    self.perform([*await self.turns.rate_limits(self.account.caller)])
                     said = _Said(self, start, watch, time.monotonic())
                     async for event in events:
                         if not await said.tell(event):
@@ -87,7 +87,7 @@ class Answering:
     def _attributes(self, response: Response) -> tracing.Attributes:
         return {
             names.STAGE: "gateway",
-            names.TENANT: self.caller.tenant,
+            names.TENANT: self.account.caller.tenant,
             names.GEN_AI_OPERATION_NAME: "chat",
             names.GEN_AI_PROVIDER_NAME: "antiphon",
             names.GEN_AI_REQUEST_MODEL: self.prompting.model.model_id,

@@ -9,7 +9,7 @@ from services.gateway import openapi
 from services.gateway.config import GatewaySettings
 from services.gateway.media_source import MediaSource
 from services.gateway.realtime.admitted_turn import TurnOpener
-from services.gateway.realtime.client_secrets import ClientSecret, ClientSecretsRoute, MemoryClientSecrets
+from services.gateway.realtime.client_secrets import ClientSecret, ClientSecretsRoute
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.entry import Entrance
 from services.gateway.realtime.route import PATH, RealtimeRoute
@@ -31,13 +31,12 @@ class RealtimeParts:
 
 
 def add_realtime_routes(app: FastAPI, parts: RealtimeParts, settings: RealtimeSettings) -> None:
-    secrets = MemoryClientSecrets(settings.secrets)
-    entrance = Entrance(parts.model, settings, parts.gateway, parts.turns.admission, secrets)
+    entrance = Entrance(parts.model, settings, parts.gateway, parts.turns.admission)
     setup = SessionSetup(parts.turns, parts.media, parts.metrics)
     app.add_api_websocket_route(PATH, RealtimeRoute(entrance, setup, parts.metrics).connect)
     app.add_api_route(
         f"{PATH}/client_secrets",
-        ClientSecretsRoute(parts.model, settings, parts.gateway, secrets, parts.bodies).create,
+        ClientSecretsRoute(parts.model, settings, parts.gateway, parts.turns.admission, parts.bodies).create,
         methods=["POST"],
         summary="A short-lived secret with which a browser opens a live session",
         response_model=ClientSecret,

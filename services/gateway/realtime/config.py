@@ -57,7 +57,8 @@ class RealtimeSettings(BaseSettings):
 
     # Client secrets.
     secret_seconds: int = Field(600, ge=10, le=7200)
-    secrets: int = Field(100_000, gt=0)
+    # Of the session that is set up with it.
+    secret_session_bytes: int = Field(1 << 18, gt=0)
 
     @property
     def session_limits(self) -> SessionLimits:

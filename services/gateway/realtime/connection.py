@@ -38,6 +38,8 @@ from services.gateway.turn_gate import TurnGate
 _INLINE_BYTES: Final = 1 << 16
 _FLUSH_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.5
+# A closing frame holds no more than 123 bytes.
+_REASON_CHARACTERS: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Closing:
 _EXPIRED: Final = Closing(1000, "The session has reached its maximum length.", "session_expired")
 _IDLE: Final = Closing(1000, "The session was idle for too long.", "session_idle")
 _STOPPING: Final = Closing(1001, "This server is stopping. Connect again, to another one.")
+# Of those that go on working: "service restart" (RFC 6455's registry).
+_CUT: Final = Closing(1012, "This server is stopping. Connect again, to another one.")
 _STALLED: Final = Closing(1008, "The client reads too slowly.")
 _DEFECT: Final = Closing(1011, "The server failed. It is not your fault.")
 
@@ -65,6 +69,7 @@ class Connection:
         # Running responses by id, and all tasks of this connection but the three that end it.
         self._answers: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dismissed: asyncio.Future[Closing | None] = asyncio.get_running_loop().create_future()
         self._answering: Answering
         self._transcribing: Transcribing
         self._ahead: Ahead
@@ -76,11 +81,12 @@ class Connection:
         self.perform(answering.session.beginning())
         self.spawn(transcribing.run(), "transcriptions")
         writer = asyncio.create_task(self._write(), name="realtime writer")
-        ending = [asyncio.create_task(self._read()), asyncio.create_task(self._expire(gate)), writer]
+        reader, expiry = asyncio.create_task(self._read()), asyncio.create_task(self._expire(gate))
+        ending: list[asyncio.Future[Closing | None]] = [reader, expiry, self._dismissed, writer]
         try:
             await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-            closing = next(task for task in ending if task.done()).result()
-            await self._stop([*ending[:2], *self._tasks])
+            closing = next(end for end in ending if end.done()).result()
+            await self._stop([reader, expiry, *self._tasks])
             await self._close(closing, writer)
         finally:
             await self._stop([*ending, *self._tasks])
@@ -102,6 +108,12 @@ class Connection:
                     self._ahead.carry_out(outcome)
                 case _:
                     self._outbox.push(self._teller.tell(outcome))
+
+    def dismiss(self, error: AntiphonError) -> None:
+        """Its client may not have a session any more."""
+        if not self._dismissed.done():
+            told = envelope_of(error).error
+            self._dismissed.set_result(Closing(1008, told.message, told.code or told.type))
 
     def _start(self, start: StartAnswer) -> None:
         response_id, held = start.response.id, self._ahead.take(start)
@@ -157,13 +169,15 @@ class Connection:
             pass
         return None
 
-    async def _expire(self, gate: TurnGate) -> Closing:
+    async def _expire(self, gate: TurnGate) -> Closing | None:
         """When its time is over; or the server stops, and nothing is being answered any more."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self._settings.session_seconds
         while loop.time() < ends_at:
             if gate.is_closed and not self._answers:
                 return _STOPPING
+            if gate.cut.is_set():
+                return _CUT
             await asyncio.sleep(_LOOK_SECONDS)
         return _EXPIRED
 
@@ -177,7 +191,7 @@ class Connection:
         await asyncio.wait([flushed, writer], timeout=_FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         await self._stop([flushed, writer])
         with suppress(OSError, RuntimeError):
-            await self._socket.close(closing.code, closing.reason)
+            await self._socket.close(closing.code, closing.reason[:_REASON_CHARACTERS])
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """For as long as the connection lasts."""

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic_core import from_json
 from starlette.datastructures import Headers, QueryParams
 
 from antiphon.errors import InvalidInput
 from antiphon.tenancy.caller import Caller
+from antiphon.tenancy.client_secrets import SECRET_PREFIX
 from services.gateway.admission import Admission
 from services.gateway.config import GatewaySettings
-from services.gateway.realtime.client_secrets import PREFIX, ClientSecrets
 from services.gateway.realtime.commands import SessionJson, Terms
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.core.session import SessionConfig
@@ -36,7 +37,6 @@ class Entrance:
     settings: RealtimeSettings
     gateway: GatewaySettings
     admission: Admission
-    secrets: ClientSecrets
 
     async def enter(self, headers: Headers, query: QueryParams, offered: list[str]) -> Entry:
         """Raises what the client is answered instead of an upgrade."""
@@ -59,9 +59,10 @@ class Entrance:
         """The caller, and the session that was set up for it."""
         by_protocol = next((p.removeprefix(_KEY_PROTOCOL) for p in offered if p.startswith(_KEY_PROTOCOL)), None)
         key = by_protocol or headers.get("authorization", "").partition(" ")[2].strip()
-        if key.startswith(PREFIX):
-            grant = await self.secrets.find(key)
-            return grant.caller, grant.session
+        if key.startswith(SECRET_PREFIX):
+            grant = await self.admission.tenancy.secrets.find(key)
+            values: SessionJson = from_json(grant.content)
+            return await self.admission.known_by(grant.key_digest), values
         if by_protocol is not None:
             headers = Headers({**headers, "authorization": f"Bearer {by_protocol}"})
         return await self.admission.identify(headers), None

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.telemetry.metrics import Metrics
-from antiphon.tenancy.caller import Caller
 from services.gateway.admission import on_behalf_of
+from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.core.outcomes import AnswerComing
 from services.gateway.realtime.prompting import Prompting
@@ -23,7 +23,7 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 class Preparing:
     """Nobody waits for it: what fails is logged, and where every turn has its place nothing is begun."""
 
-    caller: Caller
+    account: Account
     turns: TurnOpener
     prompting: Prompting
     metrics: Metrics
@@ -52,8 +52,8 @@ class Preparing:
 
     async def _prepare(self, coming: AnswerComing) -> None:
         try:
-            asked = on_behalf_of(self.caller, self.prompting.answer(coming.options, coming.items))
-            if not await self.turns.may_ask(self.caller):
+            asked = on_behalf_of(self.account.caller, self.prompting.answer(coming.options, coming.items))
+            if not await self.turns.may_ask(self.account.caller):
                 return
             with self.turns.gate.ahead():
                 await self.turns.conductor.prepare(asked)

@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.playback import Playback
 from services.gateway.media_source import MediaBudget, MediaSource
+from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.ahead import Ahead
 from services.gateway.realtime.answering import Answering
@@ -49,13 +50,14 @@ class SessionSetup:
         teller = Teller(lambda: commands.values, make_id("conv"), settings.sent_frame_bytes)
         outbox = Outbox(settings.unsent_bytes, settings.unread_seconds)
         connection = Connection(socket, commands, teller, outbox, settings)
+        account = Account(terms.caller, self.turns.admission, connection.dismiss)
         retention = Retention(settings, self._bounds(terms), lambda text: len(prompts.text_ids(text)))
         prompting = Prompting(terms.model, settings, terms.gateway, session_id.encode(), retention)
         answering = Answering(
             session=session,
             session_id=session_id,
             session_span=span,
-            caller=terms.caller,
+            account=account,
             turns=self.turns,
             prompting=prompting,
             metrics=self.metrics,
@@ -68,18 +70,18 @@ class SessionSetup:
             session=session,
             session_id=session_id,
             session_span=span,
-            caller=terms.caller,
+            account=account,
             turns=self.turns,
             prompting=prompting,
             metrics=self.metrics,
             most_waiting=settings.transcriptions,
             perform=connection.perform,
         )
-        preparing = Preparing(terms.caller, self.turns, prompting, self.metrics, connection.spawn)
+        preparing = Preparing(account, self.turns, prompting, self.metrics, connection.spawn)
         speculation = Speculation(
             session_id=session_id,
             session_span=span,
-            caller=terms.caller,
+            account=account,
             turns=self.turns,
             prompting=prompting,
             metrics=self.metrics,

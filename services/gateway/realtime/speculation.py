@@ -14,8 +14,8 @@ from opentelemetry.trace import Span, SpanContext
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
-from antiphon.tenancy.caller import Caller
 from services.gateway.admission import on_behalf_of
+from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.core.outcomes import AnswerForeseen, StartAnswer
 from services.gateway.realtime.preparing import Spawn
@@ -67,7 +67,7 @@ class Speculation:
 
     session_id: str
     session_span: SpanContext
-    caller: Caller
+    account: Account
     turns: TurnOpener
     prompting: Prompting
     metrics: Metrics
@@ -117,15 +117,15 @@ class Speculation:
     async def _run(self, held: HeldTurn) -> None:
         attributes = {
             names.STAGE: "gateway",
-            names.TENANT: self.caller.tenant,
+            names.TENANT: self.account.caller.tenant,
             names.GEN_AI_CONVERSATION_ID: self.session_id,
         }
         with tracing.span(
             names.SPAN_REALTIME_SPECULATION, attributes, parent=Context(), links=(self.session_span,)
         ) as span:
             try:
-                if await self.turns.may_ask(self.caller):
+                if await self.turns.may_ask(self.account.caller):
                     asked = self.prompting.answer(held.foreseen.options, held.foreseen.items)
-                    await held.run(self.turns, on_behalf_of(self.caller, asked), span, self.metrics)
+                    await held.run(self.turns, on_behalf_of(self.account.caller, asked), span, self.metrics)
             except Exception as error:
                 tracing.mark_failed(span, error)  # what is asked in earnest will fail likewise, and says so

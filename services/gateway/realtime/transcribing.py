@@ -11,7 +11,7 @@ from antiphon.errors import AtCapacity
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
-from antiphon.tenancy.caller import Caller
+from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener, failure_of, usage_of
 from services.gateway.realtime.core.outcomes import Outcomes, Transcribe
 from services.gateway.realtime.core.session import Session
@@ -25,7 +25,7 @@ class Transcribing:
     session: Session
     session_id: str
     session_span: SpanContext
-    caller: Caller
+    account: Account
     turns: TurnOpener
     prompting: Prompting
     metrics: Metrics
@@ -49,7 +49,7 @@ class Transcribing:
     async def _outcome(self, wanted: Transcribe) -> Outcomes:
         attributes = {
             names.STAGE: "gateway",
-            names.TENANT: self.caller.tenant,
+            names.TENANT: self.account.caller.tenant,
             names.GEN_AI_CONVERSATION_ID: self.session_id,
         }
         with tracing.span(
@@ -60,7 +60,7 @@ class Transcribing:
                 asked = self.prompting.transcription(wanted.item_id, wanted.sound)
                 turn_id = f"{wanted.item_id}_transcription"
                 # The answer to the same words is what somebody waits for.
-                async with self.turns.open(self.caller, asked, watch, turn_id, takes_place=False) as events:
+                async with self.turns.open(self.account, asked, watch, turn_id, takes_place=False) as events:
                     text = "".join([event.text async for event in events if isinstance(event, TextDelta)])
             except Exception as error:
                 tracing.mark_failed(span, error)

@@ -45,7 +45,7 @@ class FarLimiter:
 @pytest.fixture
 def admission() -> Admission:
     memory = tenancy_in_memory(SETTINGS)
-    far = Tenancy(memory.settings, memory.registry, FarLimiter(), memory.usage, memory.replies)
+    far = Tenancy(memory.settings, memory.registry, FarLimiter(), memory.usage, memory.replies, memory.secrets)
     return Admission(far, ("nano",), Metrics())
 
 
