@@ -9,6 +9,7 @@ from antiphon.tenancy.limiter import Amounts
 from services.gateway.turn_request import FinishReason
 
 _SAMPLES_PER_MS: Final = 24
+_SAMPLES_PER_FRAME: Final = 1920
 _NOTHING: Final = TokenCounts(text=0, audio=0, image=0, video=0)
 _NOT_CHARGED: Final = Charged(0, 0, 0)
 
@@ -51,14 +52,19 @@ class TurnUsage:
         return Charged(
             max(self.text_tokens, before.token_ids),
             max(self.audio_tokens, before.frames),
-            max(self.audio_out_samples, before.samples),
+            max(self._heard_samples, before.samples),
         )
+
+    @property
+    def _heard_samples(self) -> int:
+        """Whoever goes on with an answer tells how much of it he has: no more than was spoken."""
+        return min(self.audio_out_samples, self.audio_tokens * _SAMPLES_PER_FRAME)
 
     def owed(self) -> "TurnUsage":
         """Without what was charged before."""
         before = self.charged
         if before is None:
-            return self
+            return replace(self, audio_out_samples=self._heard_samples)
         total = self.total
         text_tokens = total.token_ids - before.token_ids
         return replace(

@@ -81,6 +81,18 @@ async def test_who_took_an_answer_over_is_charged_with_all_of_it(gateway: Tenant
     assert sums(taken) == sums(await gateway.records("once"))
 
 
+async def test_nobody_is_charged_with_sound_that_was_never_made(gateway: TenantGateway) -> None:
+    whole, cut = Heard(), Heard()
+    async with gateway.client(await gateway.enrol("once")) as client:
+        await hear(client, whole)
+    async with gateway.client(await gateway.enrol("mistaken")) as client:
+        await hear(client, cut, 15)
+        characters = cut.last_id.split(".")[1]
+        claimed = {"last-event-id": f"{cut.answer_id}.{characters}.9999999999.0"}
+        await client.get(f"{CHAT}/{cut.answer_id}/events", headers=claimed)
+    assert sums(await gateway.records("mistaken"))[-1] <= sums(await gateway.records("once"))[-1] + 80
+
+
 async def test_another_tenants_answer_is_unknown(gateway: TenantGateway) -> None:
     heard = Heard()
     async with gateway.client(await gateway.enrol("acme")) as client:
