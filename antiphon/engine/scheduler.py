@@ -131,6 +131,9 @@ class Scheduler(Generic[RequestT]):
         for sequence in self._decodes_in_turn(_without_plenty(decodes)):
             self._extend(plan, sequence)
         self._prefill(plan, prefills)
+        if not plan.slices:  # those in need want what those who have plenty hold, and get it when they have ended
+            for sequence in decodes:
+                self._extend(plan, sequence)
         return plan
 
     def _decodes_in_turn(self, decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT]]:

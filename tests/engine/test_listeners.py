@@ -74,6 +74,31 @@ def test_those_ahead_go_on_as_soon_as_nobody_is_in_need() -> None:
     assert max(gaps) < 0.5, "a quarter of a second of sound takes a few short steps"
 
 
+def test_who_is_in_need_but_finds_no_page_keeps_nobody_else_from_going_on() -> None:
+    """The newest gives its pages to nobody and gets none from older ones: they have to come to their end."""
+    scheduler: Scheduler[str] = Scheduler(SchedulerLimits(8, 8, 16), PagePool(6, 4))
+    ahead = [Sequence("ahead", 4, 16, output_seconds=FRAME_SECONDS) for _ in range(2)]
+    in_need = Sequence("in need", 8, 12, output_seconds=FRAME_SECONDS)
+    for sequence in (*ahead, in_need):
+        scheduler.add(sequence)
+    while scheduler.pool.free_count:
+        for part in scheduler.schedule():
+            scheduler.advance(part)
+    for sequence in ahead:
+        sequence.lead_seconds = 10.0
+    in_need.lead_seconds = -1.0
+    for _ in range(40):
+        plan = scheduler.schedule()
+        assert plan, "somebody moves"
+        for part in plan:
+            scheduler.advance(part)
+            if part.sequence.total_rows > part.sequence.max_rows:
+                scheduler.remove(part.sequence)
+        if not scheduler.running and not scheduler.waiting:
+            return
+    raise AssertionError("all come to their end")
+
+
 def test_of_text_nobody_is_ahead() -> None:
     texts = [Speech(frames=50, listens=False) for _ in range(4)]
     late = Speech(frames=50, starts_at=0.2, listens=False)
