@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from antiphon.errors import AntiphonError
+from antiphon.telemetry import tracing
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
 from services.gateway.error_envelope import envelope_of, log_defect, status_of
@@ -49,7 +50,8 @@ class TurnOpener:
         asked = on_behalf_of(caller, asked)
         metered = MeteredRequest(_ENDPOINT, self.admission.model_id, turn_id)
         demand = demand_of(asked) if takes_place else replace(demand_of(asked), place=None)
-        with self.gate.turn(watch, caller.tenant) if takes_place else self.gate.ahead():
+        place = self.gate.turn(watch, caller.tenant) if takes_place else self.gate.ahead()
+        with place, tracing.of_tenant(caller.tenant):
             async with (
                 self.admission.admit(caller, demand, watch.usage, metered) as admitted,
                 self.conductor.open_turn(asked, watch) if begun is None else nullcontext(begun) as events,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from antiphon.telemetry import tracing
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.admission import on_behalf_of
 from services.gateway.realtime.account import Account
@@ -55,7 +56,7 @@ class Preparing:
             asked = on_behalf_of(self.account.caller, self.prompting.answer(coming.options, coming.items))
             if not await self.turns.may_ask(self.account.caller):
                 return
-            with self.turns.gate.ahead():
+            with self.turns.gate.ahead(), tracing.of_tenant(self.account.caller.tenant):
                 await self.turns.conductor.prepare(asked)
         except asyncio.CancelledError:
             self.metrics.count_preparation("cancelled")

@@ -1,5 +1,6 @@
 """WS /v1/realtime: lets clients in or tells them why not, before the connection is upgraded."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,24 +31,33 @@ class RealtimeRoute:
 
     async def connect(self, websocket: WebSocket) -> None:
         headers = {key: value for key, value in websocket.headers.items() if key in _TRACE_HEADERS}
-        attributes = {names.HTTP_REQUEST_METHOD: "GET", names.HTTP_ROUTE: PATH, names.STAGE: "gateway"}
-        parent = tracing.context_from_headers(headers)
+        request_id = f"req_{uuid.uuid4().hex}"
+        attributes = {
+            names.HTTP_REQUEST_METHOD: "GET",
+            names.HTTP_ROUTE: PATH,
+            names.STAGE: "gateway",
+            names.REQUEST_ID: request_id,
+        }
+        parent = tracing.context_of_client(headers)
         with tracing.span(f"GET {PATH}", attributes, kind=SpanKind.SERVER, parent=parent) as span:
             try:
                 entry = await self.entrance.enter(
                     websocket.headers, websocket.query_params, websocket.scope.get("subprotocols", [])
                 )
                 with self._place():
-                    await self._serve(websocket, entry, span)
+                    await self._serve(websocket, entry, span, request_id)
             except AntiphonError as error:
-                await self._refuse(websocket, error, span)
+                await self._refuse(websocket, error, span, request_id)
 
-    async def _serve(self, websocket: WebSocket, entry: Entry, span: Span) -> None:
-        self.setup.turns.gate.require_room(entry.terms.caller.tenant)
+    async def _serve(self, websocket: WebSocket, entry: Entry, span: Span, request_id: str) -> None:
         session_id = make_id("sess")
-        span.set_attributes({names.GEN_AI_CONVERSATION_ID: session_id, names.HTTP_RESPONSE_STATUS_CODE: 101})
+        tenant = entry.terms.caller.tenant
+        span.set_attributes(
+            {names.GEN_AI_CONVERSATION_ID: session_id, names.HTTP_RESPONSE_STATUS_CODE: 101, names.TENANT: tenant}
+        )
+        self.setup.turns.gate.require_room(tenant)
         async with self.setup.turns.admission.admit(entry.terms.caller, Demand(place="session")):
-            await websocket.accept(entry.subprotocol)
+            await websocket.accept(entry.subprotocol, [(b"x-request-id", request_id.encode())])
             self.metrics.count_request("gateway", "101")
             await self.setup.serve(websocket, entry, session_id, span.get_span_context())
 
@@ -64,7 +74,7 @@ class RealtimeRoute:
             self._sessions -= 1
             self.metrics.realtime_sessions.dec()
 
-    async def _refuse(self, websocket: WebSocket, error: AntiphonError, span: Span) -> None:
+    async def _refuse(self, websocket: WebSocket, error: AntiphonError, span: Span, request_id: str) -> None:
         status = status_of(error)
         tracing.mark_failed(span, error)
         span.set_attribute(names.HTTP_RESPONSE_STATUS_CODE, status)
@@ -72,6 +82,8 @@ class RealtimeRoute:
         if status >= 500 and not isinstance(error, AtCapacity):
             log_defect(error)
         if _DENIAL in (websocket.scope.get("extensions") or {}):
-            await websocket.send_denial_response(response_of(error))
+            response = response_of(error)
+            response.headers["x-request-id"] = request_id
+            await websocket.send_denial_response(response)
         else:  # a server that knows no answer but 403
             await websocket.close(1008, error.message[:120])

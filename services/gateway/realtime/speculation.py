@@ -120,9 +120,12 @@ class Speculation:
             names.TENANT: self.account.caller.tenant,
             names.GEN_AI_CONVERSATION_ID: self.session_id,
         }
-        with tracing.span(
-            names.SPAN_REALTIME_SPECULATION, attributes, parent=Context(), links=(self.session_span,)
-        ) as span:
+        with (
+            tracing.span(
+                names.SPAN_REALTIME_SPECULATION, attributes, parent=Context(), links=(self.session_span,)
+            ) as span,
+            tracing.of_tenant(self.account.caller.tenant),
+        ):
             try:
                 if await self.turns.may_ask(self.account.caller):
                     asked = self.prompting.answer(held.foreseen.options, held.foreseen.items)

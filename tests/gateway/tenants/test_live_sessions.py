@@ -6,11 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry import baggage
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from antiphon.storage.connection import open_redis
 from antiphon.storage.settings import StorageSettings
+from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics
+from antiphon.telemetry.span_records import SpanRing
 from antiphon.tenancy.caller import TenantLimits
 from antiphon.tenancy.opening import open_tenancy
 from services.gateway.app import create_app
@@ -205,3 +208,55 @@ async def opens(gateway: TenantGateway, key: str) -> bool:
 
 def rate_limits(client: Live) -> list[list[dict[str, Any]]]:
     return [event["rate_limits"] for event in client.events if event["type"] == "rate_limits.updated"]
+
+
+class TestTelemetry:
+    async def test_every_upgrade_has_an_id_and_every_refusal_too(self, gateway: TenantGateway) -> None:
+        key = await gateway.enrol("acme")
+        async with live(gateway.url, **headers(key)) as client:
+            assert client.socket.response is not None
+            assert client.socket.response.headers["x-request-id"].startswith("req_")
+        with pytest.raises(InvalidStatus) as refused:
+            async with live(gateway.url, **headers("no-key")):
+                pass
+        assert refused.value.response.headers["x-request-id"].startswith("req_")
+
+    async def test_each_response_is_a_trace_of_its_own_that_names_session_and_tenant(
+        self, gateway: TenantGateway, fakes: Fakes
+    ) -> None:
+        key = await gateway.enrol("acme")
+        ring = SpanRing()
+        traced = tracing.configure("test", ring)
+        try:
+            forged = {"additional_headers": {"authorization": f"Bearer {key}", "baggage": f"{names.TENANT}=other"}}
+            async with live(gateway.url, **forged) as client:
+                await client.say("what is it")
+                for _ in range(2):
+                    assert (await client.respond())["status"] == "completed"
+            await fakes.until_closed()
+            async with asyncio.timeout(5):
+                while ring.open_count:  # noqa: ASYNC110 - the server ends a little after its client
+                    await asyncio.sleep(0.01)
+        finally:
+            traced.close()
+        (session,) = (span for span in ring.spans() if span.name == "GET /v1/realtime")
+        first, second = (span for span in ring.spans() if span.name == "realtime.response")
+        assert len({session.trace_id, first.trace_id, second.trace_id}) == 3
+        assert first.parent_id is None
+        assert {span.attributes[names.TENANT] for span in (session, first, second)} == {"acme"}
+        assert first.attributes["gen_ai.conversation.id"] == session.attributes["gen_ai.conversation.id"]
+
+    async def test_the_stages_are_told_whose_turn_it_is(self, gateway: TenantGateway, fakes: Fakes) -> None:
+        key = await gateway.enrol("acme")
+        told: list[object] = []
+        generate = fakes.thinker.generate
+
+        def listening_generate(*arguments: Any, **options: Any) -> Any:
+            told.append(baggage.get_baggage(names.TENANT))
+            return generate(*arguments, **options)
+
+        fakes.thinker.generate = listening_generate  # type: ignore[method-assign]
+        async with live(gateway.url, **headers(key)) as client:
+            await client.say("what is it")
+            await client.respond()
+        assert set(told) == {"acme"}
