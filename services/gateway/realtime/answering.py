@@ -64,6 +64,9 @@ class Answering:
                 if asked.speech is not None:
                     watch.listened_to(self.prompting.gateway.first_sound_seconds)
                 running = begun.events if begun is not None else None
+                answer = self.session.answering(response.id)
+                if answer is not None:
+                    answer.count_used = lambda: usage_of(watch.usage)
                 async with self.turns.open(self.account, asked, watch, response.id, running) as events:
                     self.perform([*await self.turns.rate_limits(self.account.caller)])
                     said = _Said(self, start, watch, time.monotonic())

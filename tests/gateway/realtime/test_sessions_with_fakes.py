@@ -134,6 +134,18 @@ async def test_a_cancelled_response_ends_at_once_and_its_stages_too(client: Live
     assert fakes.talker.behaviour.calls_finished == 0
 
 
+async def test_a_response_stopped_before_its_first_word_tells_what_its_prompt_took(client: Live, fakes: Fakes) -> None:
+    fakes.thinker.behaviour.pause_seconds = 1.0
+    await client.say("what is it")
+    await client.ask("response.create", "response.created")
+    async with asyncio.timeout(5):
+        while not fakes.thinker.behaviour.received:  # noqa: ASYNC110 - fakes have no event for this
+            await asyncio.sleep(0.005)
+    usage = (await client.ask("response.cancel", "response.done"))["response"]["usage"]
+    assert usage["input_tokens"] > 0
+    assert usage["output_tokens"] == 0
+
+
 async def test_a_call_of_a_tool_and_what_it_gave(client: Live, fakes: Fakes, write: Any) -> None:
     fakes.thinker.token_ids = write('<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>')
     tool = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}

@@ -41,8 +41,10 @@ class Answer:
 
     def __init__(self, response: Response, items: ItemList, make_id: MakeId, samples_per_letter: float) -> None:
         self.response, self._items, self._make_id = response, items, make_id
-        # What it has taken so far; None before its prompt is known.
+        # What it has taken so far; None before the turn is opened.
         self.used: Usage | None = None
+        # Tells it at the end, whenever that comes.
+        self.count_used: Callable[[], Usage] | None = None
         self._expected_samples_per_letter = samples_per_letter
         # Of the message that is being said or written, or was last.
         self._aligner = Aligner(samples_per_letter)
@@ -110,6 +112,9 @@ class Answer:
         outcomes += self._add(AssistantItem(self._message_id, (), "in_progress"))
         return [*outcomes, PartAdded(self._place, OutputSpeech("") if self._speaks else OutputText(""))]
 
+    def _usage(self) -> Usage | None:
+        return self.count_used() if self.count_used is not None else self.used
+
     def _close(self, status: Status) -> Outcomes:
         return self._close_message(status) if self._message_id is not None else self._close_call(status)
 
@@ -160,5 +165,5 @@ class Answer:
 
     def _end(self, status: ResponseStatus, reason: StatusReason | None, *, failure: Failure | None = None) -> Outcomes:
         outcomes = self._close("completed" if status == "completed" else "incomplete")
-        self.response = replace(self.response, status=status, reason=reason, failure=failure, usage=self.used)
+        self.response = replace(self.response, status=status, reason=reason, failure=failure, usage=self._usage())
         return [*outcomes, ResponseDone(self.response)]
