@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-RAY_SECONDS = 300.0
+RAY_SECONDS = 240.0
 
 
 async def test_no_turn_fails_whoever_is_killed() -> None:
