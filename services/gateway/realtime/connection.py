@@ -54,7 +54,7 @@ class Closing:
 _EXPIRED: Final = Closing(1000, "The session has reached its maximum length.", "session_expired")
 _IDLE: Final = Closing(1000, "The session was idle for too long.", "session_idle")
 _STOPPING: Final = Closing(1001, "This server is stopping. Connect again, to another one.")
-# Of those that go on working: "service restart" (RFC 6455's registry).
+# "Service restart", in the registry of RFC 6455: an answer was still being given.
 _CUT: Final = Closing(1012, "This server is stopping. Connect again, to another one.")
 _STALLED: Final = Closing(1008, "The client reads too slowly.")
 _DEFECT: Final = Closing(1011, "The server failed. It is not your fault.")

@@ -283,6 +283,25 @@ async def test_a_server_that_stops_lets_the_answer_end_and_says_goodbye(
         assert closed.value.rcvd.code == 1001
 
 
+async def test_an_answer_that_outlasts_the_servers_time_ends_with_its_session(
+    app: FastAPI, base_url: str, fakes: Fakes
+) -> None:
+    fakes.talker.behaviour.pause_seconds = 30
+    async with live(base_url) as client:
+        await client.say("what is it")
+        await client.ask("response.create", "response.created")
+        closing = asyncio.create_task(app.state.gate.close(0.1))
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.until("response.done")
+        await closing
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (
+            1012,
+            "This server is stopping. Connect again, to another one.",
+        )
+    await fakes.until_closed()
+
+
 async def test_one_session_too_many_is_refused(
     settings: GatewaySettings, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
