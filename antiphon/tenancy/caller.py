@@ -11,8 +11,10 @@ Priority = Literal["interactive", "batch"]
 
 ANONYMOUS_TENANT: Final = "anonymous"
 
-_Count = Annotated[int, Field(ge=0)]
-_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Levels of budgets are amounts times 60,000, and times 1000 again for seconds: they stay whole numbers below 2^53, even
+# where a budget is owed as much as it holds a hundred times over.
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+_Seconds = Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
 
 
 class TenantLimits(BaseModel):

@@ -8,6 +8,8 @@ from antiphon.tenancy.caller import Priority, TenantLimits
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 Names = Annotated[frozenset[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=256)]
+# As far apart as the stages take them.
+Weight = Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)]
 Scope = Literal["admin"]
 Action = Literal["create", "update", "rotate", "revoke"]
 
@@ -30,7 +32,7 @@ class TenantRecord(_Versioned):
     id: Name
     limits: TenantLimits = TenantLimits()
     # Its share of steps beside other tenants.
-    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    weight: Weight = 1.0
     priority: Priority = "interactive"
     # Null allows all.
     models: Names | None = None

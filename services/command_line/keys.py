@@ -34,7 +34,7 @@ _DURATION: Final = re.compile(r"(\d{1,9})([smhd])")
 _PIPE_COLUMNS: Final = 240
 _FOREVER: Final = float(1 << 40)
 
-_Limit = Annotated[int | None, typer.Option(min=0, help="Of the tenant; unset leaves it as it is.")]
+_Limit = Annotated[int | None, typer.Option(min=0, max=10**9, help="Of the tenant; unset leaves it as it is.")]
 
 
 @keys.command()
@@ -129,7 +129,7 @@ async def _require_tenant(tenancy: Tenancy, name: str, limits: dict[str, int]) -
         await desk.create_tenant(_tenant(name, limits), _who())
         return
     if limits:
-        told = known.limits.model_copy(update=limits)
+        told = TenantLimits(**{**known.limits.model_dump(), **limits})
         await desk.change_tenant(known.model_copy(update={"limits": told}), _who())
 
 

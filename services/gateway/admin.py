@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from antiphon.tenancy.caller import Caller, Priority, TenantLimits
 from antiphon.tenancy.key_desk import KeyDesk, KeyWish, NewKey
 from antiphon.tenancy.opening import Tenancy
-from antiphon.tenancy.records import AuditEntry, KeyRecord, Names, TenantRecord
+from antiphon.tenancy.records import AuditEntry, KeyRecord, Names, TenantRecord, Weight
 from antiphon.tenancy.usage_log import UsageLog
 from antiphon.tenancy.usage_pages import every_record
 from services.gateway.tenants import caller_of
@@ -34,7 +34,7 @@ class LimitsBody(TenantLimits):
 
 class TenantBody(_Body):
     limits: LimitsBody = LimitsBody()
-    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    weight: Weight = 1.0
     priority: Priority = "interactive"
     models: Names | None = None
     voices: Names | None = None

@@ -54,6 +54,7 @@ def test_a_key_is_rotated_and_revoked() -> None:
         (("keys", "revoke", "key_0"), "no key 'key_0'"),
         (("keys", "create", "--tenant", "a b"), "tenant's name"),
         (("keys", "create", "--tenant", "acme", "--expires-in", "soon"), "such as 90d"),
+        (("keys", "create", "--tenant", "acme", "--tokens-per-minute", "1000000001"), "1000000000"),
         (("usage", "export", "--since", "x"), "such as 90d"),
     ],
 )

@@ -72,6 +72,10 @@ async def test_a_tenant_from_its_enrolment_to_its_end(gateway: TenantGateway) ->
         ("tenants/acme", {"limits": {"requests_per_minute": -1}}),
         ("tenants/acme", {"limits": {"request_per_minute": 1}}),
         ("tenants/acme", {"weight": 0}),
+        ("tenants/acme", {"weight": 0.0009}),
+        ("tenants/acme", {"weight": 1000.1}),
+        ("tenants/acme", {"limits": {"tokens_per_minute": 10**9 + 1}}),
+        ("tenants/acme", {"limits": {"audio_out_seconds_per_minute": 1e6 + 1}}),
         ("tenants/acme/keys", {"lasts_seconds": 0}),
     ],
 )
