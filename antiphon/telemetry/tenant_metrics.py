@@ -22,6 +22,9 @@ class TenantMetrics:
         self._refused = Counter(
             names.METRIC_TENANT_REFUSED, "Turns that their tenant's limits refused.", ("tenant",), registry=registry
         )
+        self._lost_records = Counter(
+            names.METRIC_USAGE_LOST, "Usage records that the operators' log alone has.", registry=registry
+        )
 
     def name_at_most(self, tenants: int) -> None:
         self._most = tenants
@@ -34,6 +37,9 @@ class TenantMetrics:
 
     def count_refusal(self, tenant: str) -> None:
         self._refused.labels(self._label(tenant)).inc()
+
+    def count_lost_record(self) -> None:
+        self._lost_records.inc()
 
     def _label(self, tenant: str) -> str:
         if tenant in self._named:

@@ -59,7 +59,7 @@ class Admission:
         self.tenancy, self.model_names, self.model_id = tenancy, model_names, model_names[0]
         self._limiter: Limiter = tenancy.limiter
         self._identities = tenancy.identities()
-        self._meter = Meter(tenancy.usage, tenancy.settings.usage_unsent_records)
+        self._meter = Meter(tenancy.usage, tenancy.settings.usage_unsent_records, self._metrics.count_lost_record)
         self._places = HeldPlaces(tenancy.limiter, tenancy.settings.place_lease_seconds)
         self._settling: set[asyncio.Task[None]] = set()
 
