@@ -1,13 +1,13 @@
 """The records of all gateways: for each tenant a sorted set by when requests finished, which counts each id once.
 
 A record's text is its own member, so sending it again changes nothing. What is older than the retention goes when
-something newer comes.
+something newer comes, and all of it where nothing newer comes for so long.
 """
 
 from collections.abc import Sequence
 from typing import Final, cast
 
-from antiphon.storage.connection import Storage
+from antiphon.storage.connection import Argument, Storage
 from antiphon.storage.keys import key_of
 from antiphon.storage.scripts import Script
 from antiphon.tenancy.usage_log import UsageRecord
@@ -15,11 +15,12 @@ from antiphon.tenancy.usage_log import UsageRecord
 _TENANTS: Final = key_of("keys", "metered")
 _DAY_SECONDS: Final = 86_400.0
 
-# KEYS: records. ARGV: record, when it finished, what is too old.
+# KEYS: records. ARGV: record, when it finished, what is too old, how long all of them are kept in ms.
 _APPEND: Final = Script(
     """
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 0
 """
 )
@@ -33,7 +34,12 @@ class RedisUsageLog:
 
     async def append(self, record: UsageRecord) -> None:
         oldest = record.finished_at - self._retention_seconds
-        arguments = [record.model_dump_json(), repr(record.finished_at), repr(oldest)]
+        arguments: list[Argument] = [
+            record.model_dump_json(),
+            repr(record.finished_at),
+            repr(oldest),
+            round(self._retention_seconds * 1e3),
+        ]
         await self._storage.run(_APPEND, [_records_key(record.tenant)], arguments)
         if record.tenant not in self._told:
             await self._storage.execute("SADD", _TENANTS, record.tenant)

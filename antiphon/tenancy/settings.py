@@ -26,6 +26,8 @@ class TenancySettings(BaseSettings):
     # Usage records: how long they are kept (export them before), and how many may wait while their log is away.
     usage_retention_days: float = Field(35.0, gt=0)
     usage_unsent_records: int = Field(10_000, gt=0)
+    # Of one question about usage; each takes some ten microseconds.
+    usage_read_records: int = Field(100_000, gt=0)
     # Answers to requests with an Idempotency-Key.
     idempotency_seconds: float = Field(24 * 3600.0, gt=0)
     idempotent_answer_bytes: int = Field(8 << 20, gt=0)

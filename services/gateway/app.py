@@ -142,6 +142,8 @@ def _add_routes(
     door = TurnDoor(app.state.gate, app.state.admission, bodies, metrics)
     add_audio_routes(app, settings, model, conductor, door)
     app.include_router(models_router(model), responses=openapi.TENANT_REFUSALS | openapi.NOT_FOUND)
-    app.include_router(usage_router(app.state.admission.tenancy.usage), responses=openapi.ADMIN_REFUSALS)
-    app.include_router(admin_router(app.state.admission.tenancy), responses=openapi.ADMIN_REFUSALS)
+    tenancy: Tenancy = app.state.admission.tenancy
+    usage = usage_router(tenancy.usage, tenancy.settings.usage_read_records)
+    app.include_router(usage, responses=openapi.ADMIN_REFUSALS)
+    app.include_router(admin_router(tenancy), responses=openapi.ADMIN_REFUSALS)
     app.include_router(health_router(app.state.readiness, metrics))

@@ -57,7 +57,8 @@ class UsagePage(BaseModel):
     next_page: None = None
 
 
-def usage_router(log: UsageLog) -> APIRouter:
+def usage_router(log: UsageLog, most_records: int) -> APIRouter:
+    """most_records: that one question may be about."""
     router = APIRouter()
 
     @router.get("/v1/organization/usage", summary="What this tenant took, in buckets of time")
@@ -72,7 +73,10 @@ def usage_router(log: UsageLog) -> APIRouter:
         _check_window(start_time, until, bucket_width)
         groups = list(dict.fromkeys(group_by or ()))
         buckets = Buckets(start_time, until, bucket_width, groups)
+        count = 0
         async for record in every_record(log, caller_of(request.scope).tenant, start_time, until):
+            count += 1
+            _check_count(count, most_records)
             buckets.add(record)
         return UsagePage(data=[_page_bucket(bucket, groups) for bucket in buckets.buckets])
 
@@ -88,6 +92,14 @@ def _check_window(since: int, until: int, width: BucketWidth) -> None:
             f"Expected at most {_BUCKETS} buckets of {width}, that is {most} s; got {until - since} s. "
             "Ask for a later start_time or a greater bucket_width.",
             param="start_time",
+        )
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise InvalidInput(
+            f"Expected a time with at most {most} usage records; there are more. Ask for a shorter one.",
+            param="end_time",
         )
 
 

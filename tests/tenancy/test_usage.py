@@ -1,5 +1,7 @@
 """Records of usage: each kept once, found by when it finished, and summed without loss."""
 
+import asyncio
+
 import pytest
 
 from antiphon.storage.connection import Storage
@@ -74,6 +76,30 @@ async def test_what_is_too_old_is_forgotten(storage: Storage) -> None:
     await log.append(record(1, NOON))
     await log.append(record(2, NOON + 86_401))
     assert [found.id for found in await read(log)] == ["req_2"]
+
+
+async def test_records_of_a_tenant_who_stopped_are_forgotten(storage: Storage) -> None:
+    await RedisUsageLog(storage, retention_days=1).append(record(1, NOON))
+    lasting_ms = await storage.execute("PTTL", "antiphon:{acme}:usage")
+    assert isinstance(lasting_ms, int)
+    assert 0 < lasting_ms <= 86_400_000
+
+
+async def test_others_have_their_turn_between_pages(log: UsageLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_pages, "_PAGE_RECORDS", 4)
+    for number in range(12):
+        await log.append(record(number, NOON + number))
+    turns: list[str] = []
+
+    async def read_all() -> None:
+        await read(log)
+        turns.append("read")
+
+    async def another() -> None:
+        turns.append("another")
+
+    await asyncio.gather(read_all(), another())
+    assert turns == ["another", "read"]
 
 
 async def test_memory_keeps_the_newest() -> None:

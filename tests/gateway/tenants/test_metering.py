@@ -3,12 +3,19 @@
 import asyncio
 import base64
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 
+from antiphon.telemetry.metrics import Metrics
+from antiphon.tenancy.opening import Tenancy
 from antiphon.tenancy.usage_log import UsageRecord
-from tests.gateway.conftest import Fakes, body, events_of, spoken
+from services.gateway.app import create_app
+from services.gateway.config import GatewaySettings
+from tests.gateway.conftest import Fakes, body, events_of, listening, spoken
 from tests.gateway.tenants.conftest import CHAT, TenantGateway
 from tests.gateway.test_disconnect import hang_up, send
 
@@ -149,6 +156,23 @@ async def test_a_wrong_question_about_usage_is_answered_with_a_sentence(
         response = await client.get("/v1/organization/usage", params=query)
     assert response.status_code == 400, response.text
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_question_about_too_many_records_is_refused(
+    settings: GatewaySettings, fakes: Fakes, tenancy: Tenancy
+) -> None:
+    few = replace(tenancy, settings=tenancy.settings.model_copy(update={"usage_read_records": 2}))
+    app = create_app(settings, fakes.stages(), metrics=Metrics(), tenancy=few)
+    statuses = []
+    async with listening(app) as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+        since = int(time.time()) - 60
+        for _ in range(3):
+            await client.post(CHAT, json=body())
+            await TenantGateway(app, few, url).records("anonymous")
+            response = await client.get("/v1/organization/usage", params={"start_time": since})
+            statuses.append(response.status_code)
+    assert statuses == [200, 200, 400]
+    assert "at most 2 usage records" in response.json()["error"]["message"]
 
 
 async def test_many_turns_at_once_are_all_written_down(gateway: TenantGateway) -> None:
