@@ -62,6 +62,8 @@ class Grammars:
         self._checkpoint, self._vocabulary, self._end_ids = checkpoint, vocabulary, sorted(end_ids)
         self._tokenizer: LLTokenizer | None = None
         self._reading = threading.Lock()
+        # One at a time: the threads that compile are those that others' media rows need.
+        self._compiling = asyncio.Semaphore(1)
         self._limits = LLParserLimits(max_lexer_states=_LEXER_STATES, verbose_errors=False)
 
     async def read(self) -> None:
@@ -71,19 +73,25 @@ class Grammars:
 
     async def matcher(self, lark: str) -> AnswerMatcher:
         """Compiled in a thread, which may take a while. Raises InvalidInput."""
-        return await asyncio.to_thread(self._compiled, LLMatcher.grammar_from_lark(lark))
+        return await self._in_turn(LLMatcher.grammar_from_lark(lark))
 
     async def json_matcher(self, schema: str) -> AnswerMatcher:
         try:
             grammar = LLMatcher.grammar_from_json_schema(schema)
         except ValueError as error:
             raise _refused(str(error)) from error
-        return await asyncio.to_thread(self._compiled, grammar)
+        return await self._in_turn(grammar)
+
+    async def _in_turn(self, grammar: str) -> AnswerMatcher:
+        async with self._compiling:
+            return await asyncio.to_thread(self._compiled, grammar)
 
     def _compiled(self, grammar: str) -> AnswerMatcher:
         matcher = LLMatcher(self._read_tokenizer(), grammar, log_level=0, limits=self._limits)
         if matcher.is_error():
             raise _refused(matcher.get_error())
+        # The first one takes longest, and a step of the model must not wait for it.
+        matcher.compute_bitmask()
         return AnswerMatcher(matcher, self._vocabulary)
 
     def _read_tokenizer(self) -> LLTokenizer:

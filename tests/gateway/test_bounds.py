@@ -53,7 +53,7 @@ class TestWithoutTalker:
     @pytest.fixture
     def settings(self, settings: GatewaySettings, tmp_path: Path) -> GatewaySettings:
         """nano's files, but a configuration that says it cannot speak."""
-        checkpoint = tmp_path / "captioner"
+        checkpoint = tmp_path / "silent"
         checkpoint.mkdir()
         for file in settings.checkpoint.iterdir():
             if file.suffix in (".json", ".jinja"):
@@ -63,9 +63,9 @@ class TestWithoutTalker:
         return settings.model_copy(update={"checkpoint": checkpoint})
 
     async def test_speech_is_refused_and_text_is_not(self, client: httpx.AsyncClient) -> None:
-        response = await client.post("/v1/chat/completions", json={**spoken(), "model": "captioner"})
+        response = await client.post("/v1/chat/completions", json={**spoken(), "model": "silent"})
         assert_envelope(response, 400, "modalities", "unsupported_value")
-        assert (await client.post("/v1/chat/completions", json={**body(), "model": "captioner"})).status_code == 200
-        card = (await client.get("/v1/models/captioner")).json()
+        assert (await client.post("/v1/chat/completions", json={**body(), "model": "silent"})).status_code == 200
+        card = (await client.get("/v1/models/silent")).json()
         assert card["architecture"]["output_modalities"] == ["text"]
         assert card["voices"] == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from contextlib import aclosing
 from pathlib import Path
 
@@ -181,3 +182,22 @@ def test_only_the_rows_of_bound_requests_change(tiny_checkpoint: Path) -> None:
     assert int(changed[1].isfinite().sum()) == 2
     free = [Asked(None)]
     assert forbid(logits, free) is logits
+
+
+async def test_many_grammars_at_once_leave_the_threads_to_others(nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars, at_once, most = Grammars(nano, 3072, frozenset([1])), 0, 0
+    compiled = Grammars._compiled
+
+    def counting(self: Grammars, grammar: str) -> AnswerMatcher:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.01)
+        try:
+            return compiled(self, grammar)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(Grammars, "_compiled", counting)
+    await asyncio.gather(*(grammars.json_matcher(json.dumps(SCHEMAS["object"])) for _ in range(6)))
+    assert most == 1
