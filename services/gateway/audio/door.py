@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from opentelemetry import trace
 from starlette.requests import Request
 
+from antiphon.telemetry import names
 from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
@@ -48,9 +49,21 @@ class TurnDoor:
     ) -> AsyncIterator[TurnEvent]:
         """The turn's events; `opened` stops it and settles its account."""
         asked = on_behalf_of(arrival.caller, asked)
+        self._describe(asked)
         metered = MeteredRequest(endpoint, self.admission.model_id)
         admitted = await opened.enter_async_context(
             self.admission.admit(arrival.caller, demand_of(asked), arrival.watch.usage, metered)
         )
         turn = await opened.enter_async_context(conductor.open_turn(asked, arrival.watch))
         return await opened.enter_async_context(aclosing(settled_at_end(turn, admitted)))
+
+    def _describe(self, asked: TurnRequest) -> None:
+        """On the request's span, as answers of conversations are."""
+        trace.get_current_span().set_attributes(
+            {
+                names.GEN_AI_OPERATION_NAME: "generate_content",
+                names.GEN_AI_PROVIDER_NAME: "antiphon",
+                names.GEN_AI_REQUEST_MODEL: self.admission.model_id,
+                names.GEN_AI_OUTPUT_TYPE: "text" if asked.speech is None else "speech",
+            }
+        )
