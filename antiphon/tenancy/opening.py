@@ -54,7 +54,7 @@ def open_tenancy(storage: Storage | None, settings: TenancySettings) -> Tenancy:
             RedisRegistry(storage),
             RedisLimiter(storage, settings.place_lease_seconds),
             RedisUsageLog(storage, settings.usage_retention_days),
-            RedisReplies(storage, settings.idempotency_seconds),
+            RedisReplies(storage, settings.idempotency_seconds, settings.idempotency_tenant_bytes),
             RedisClientSecrets(storage),
         )
     if settings.require_keys:
@@ -64,6 +64,6 @@ def open_tenancy(storage: Storage | None, settings: TenancySettings) -> Tenancy:
 
 def tenancy_in_memory(settings: TenancySettings) -> Tenancy:
     limiter = MemoryLimiter(settings.place_lease_seconds)
-    replies = MemoryReplies(settings.idempotency_seconds, _REPLIES_IN_MEMORY)
+    replies = MemoryReplies(settings.idempotency_seconds, settings.idempotency_tenant_bytes, _REPLIES_IN_MEMORY)
     secrets = MemoryClientSecrets(_SECRETS_IN_MEMORY)
     return Tenancy(settings, MemoryRegistry(), limiter, MemoryUsageLog(_RECORDS_IN_MEMORY), replies, secrets)

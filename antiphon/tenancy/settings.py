@@ -31,3 +31,5 @@ class TenancySettings(BaseSettings):
     # Answers to requests with an Idempotency-Key.
     idempotency_seconds: float = Field(24 * 3600.0, gt=0)
     idempotent_answer_bytes: int = Field(8 << 20, gt=0)
+    # Of one tenant together; an answer that does not fit any more is made again.
+    idempotency_tenant_bytes: int = Field(64 << 20, gt=0)

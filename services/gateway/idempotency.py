@@ -6,8 +6,8 @@ not kept; their key holds while they run, so that two of one key never run at on
 """
 
 import asyncio
-import hashlib
 import logging
+import secrets
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antiphon.errors import AntiphonError, InvalidInput
 from antiphon.tenancy.replies import Header, Replies, Reply
+from services.gateway.body_digest import BodyDigest
 from services.gateway.error_envelope import StillAnsweredError, UnprocessableError, response_of
 from services.gateway.tenants import caller_of
 
@@ -39,8 +40,7 @@ class Idempotency:
         if not 0 < len(key) <= _KEY_CHARACTERS:
             wrong = InvalidInput(f"An Idempotency-Key has 1 to {_KEY_CHARACTERS} characters; got {len(key)}.")
             return await response_of(wrong)(scope, receive, send)
-        once = _Once(self._replies, caller_of(scope).tenant, key, self._answer_bytes)
-        once.digest.update(scope["path"].encode() + b"?" + scope["query_string"] + b"\0")
+        once = _Once(self._replies, caller_of(scope).tenant, key, BodyDigest(scope), self._answer_bytes)
         try:
             await self._app(scope, once.receiving(receive), once.sending(send))
             if once.replay is not None:
@@ -52,12 +52,14 @@ class Idempotency:
 class _Once:
     """One request of a key."""
 
-    def __init__(self, replies: Replies, tenant: str, key: str, answer_bytes: int) -> None:
+    def __init__(self, replies: Replies, tenant: str, key: str, digest: BodyDigest, answer_bytes: int) -> None:
         self._replies, self._tenant, self._key, self._answer_bytes = replies, tenant, key, answer_bytes
-        self.digest = hashlib.sha256()
+        self._digest, self._body_digest, self._token = digest, "", secrets.token_hex(16)
         # The answer of an earlier one, sent in place of whatever the route says.
         self.replay: Reply | None = None
-        self._is_asked = self._is_mine = self._is_kept = False
+        self._is_asked = self._is_mine = False
+        # Also where nobody told whether the claim came to be.
+        self._may_hold = False
         self._is_stream = asyncio.Event()
         # None where it is not kept.
         self._head: tuple[int, tuple[Header, ...]] | None = None
@@ -67,7 +69,7 @@ class _Once:
         async def receive_and_claim() -> Message:
             message = await receive()
             if message["type"] == "http.request" and not self._is_asked:
-                self.digest.update(message.get("body", b""))
+                self._digest.update(message.get("body", b""))
                 if not message.get("more_body", False):
                     await self._claim()
             elif message["type"] == "http.disconnect" and self._is_mine:
@@ -87,21 +89,22 @@ class _Once:
         return record_and_send
 
     async def close(self) -> None:
-        """Nothing was kept, so the next one answers."""
-        if self._is_mine and not self._is_kept:
-            self._is_mine = False
+        """Where nothing was kept the next one answers."""
+        self._is_mine = False
+        if self._may_hold:
+            self._may_hold = False
             try:
-                await self._replies.drop(self._tenant, self._key)
+                await self._replies.drop(self._tenant, self._key, self._token)
             except AntiphonError as error:
                 _LOG.warning("a claim could not be dropped: %s", type(error).__name__)
 
     async def _claim(self) -> None:
         """Raises what the route then answers with."""
-        self._is_asked = True
-        claim = await self._replies.claim(self._tenant, self._key, self.digest.hexdigest())
+        self._is_asked = self._may_hold = True
+        self._body_digest = self._digest.hexdigest()
+        claim = await self._replies.claim(self._tenant, self._key, self._body_digest, self._token)
+        self._is_mine = self._may_hold = claim == "mine"
         match claim:
-            case "mine":
-                self._is_mine = True
             case "running":
                 raise StillAnsweredError("A request with this Idempotency-Key is still being answered. Ask again.")
             case "other":
@@ -134,8 +137,8 @@ class _Once:
         """Before the client has the end of it, so that his next request finds it."""
         reply = Reply(status, headers, bytes(self._body))
         try:
-            await self._replies.keep(self._tenant, self._key, self.digest.hexdigest(), reply)
-            self._is_kept = True
+            await self._replies.keep(self._tenant, self._key, self._body_digest, self._token, reply)
+            self._may_hold = False
         except AntiphonError as error:
             _LOG.warning("an answer could not be kept: %s", type(error).__name__)
 

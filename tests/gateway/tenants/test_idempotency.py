@@ -6,8 +6,13 @@ import json
 import httpx
 import pytest
 
-from tests.gateway.conftest import Fakes, body, spoken
-from tests.gateway.tenants.conftest import CHAT, TenantGateway
+from antiphon.storage.connection import Storage
+from antiphon.telemetry.metrics import Metrics
+from antiphon.tenancy.opening import open_tenancy
+from services.gateway.app import create_app
+from services.gateway.config import GatewaySettings
+from tests.gateway.conftest import MODEL, Fakes, body, listening, spoken
+from tests.gateway.tenants.conftest import CHAT, SETTINGS, TenantGateway
 from tests.gateway.test_disconnect import hang_up, send, until_open
 
 KEY = {"idempotency-key": "order-1"}
@@ -82,6 +87,35 @@ async def test_what_failed_is_tried_again(gateway: TenantGateway, fakes: Fakes) 
         fakes.thinker.behaviour.failure = None
         answer = await client.post(CHAT, json=body(), headers=KEY)
     assert (answer.status_code, "idempotent-replayed" in answer.headers) == (200, False)
+
+
+async def test_an_answer_without_room_is_given_and_made_again(
+    settings: GatewaySettings, fakes: Fakes, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    narrow = SETTINGS.model_copy(update={"idempotency_tenant_bytes": 100})
+    for kept_in in (None, storage):
+        app = create_app(settings, fakes.stages(), metrics=Metrics(), tenancy=open_tenancy(kept_in, narrow))
+        async with listening(app) as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+            for _ in range(2):
+                answer = await client.post(CHAT, json=body(), headers=KEY)
+                assert (answer.status_code, "idempotent-replayed" in answer.headers) == (200, False)
+    assert caplog.text.count("could not be kept: TooLarge") == 4
+
+
+async def test_a_form_that_is_built_anew_is_the_same_request(gateway: TenantGateway, fakes: Fakes) -> None:
+    sound = {"file": ("a.wav", b"RIFF", "audio/wav")}
+    async with gateway.client(None) as client:
+        answers = [
+            await client.post("/v1/audio/transcriptions", data={"model": MODEL}, files=sound, headers=KEY)
+            for _ in range(2)
+        ]
+        assert answers[0].request.headers["content-type"] != answers[1].request.headers["content-type"]
+        other = await client.post(
+            "/v1/audio/transcriptions", data={"model": MODEL, "prompt": "cats"}, files=sound, headers=KEY
+        )
+    assert [answer.status_code for answer in (*answers, other)] == [200, 200, 422]
+    assert answers[1].headers["idempotent-replayed"] == "true"
+    assert calls(fakes) == 1
 
 
 async def test_streams_are_not_kept_and_end_when_their_client_does(gateway: TenantGateway, fakes: Fakes) -> None:
