@@ -1,5 +1,6 @@
-"""Gateways that share a Redis know each other's spoken answers; one whose Redis is away answers all the same."""
+"""Gateways that share a Redis know each other's spoken answers; while it is away, what was begun is finished."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from antiphon.telemetry.metrics import Metrics
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes, assert_envelope, body, spoken
+from tests.gateway.test_disconnect import until_open
 from tests.redis_server import RedisServer, running_redis
 
 
@@ -57,14 +59,24 @@ async def test_an_audio_id_that_is_nobodys_is_refused(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_is_given_whole_though_redis_went_away(
-    settings: GatewaySettings, fakes: Fakes, own_redis: RedisServer, stream: bool
+async def test_an_answer_under_way_is_given_whole_though_redis_went_away(
+    settings: GatewaySettings, fakes: Fakes, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
+    monkeypatch.setenv("ANTIPHON_KEY_CACHE_SECONDS", "0")
+    fakes.talker.behaviour.pause_seconds = 0.1
     async with gateway(settings, fakes, own_redis) as client:
+        under_way = asyncio.create_task(
+            client.post("/v1/chat/completions", json=spoken(stream=stream, **_format(stream)))
+        )
+        await until_open(fakes, 2)
         own_redis.kill()
-        answer = await client.post("/v1/chat/completions", json=spoken(stream=stream, **_format(stream)))
+        answer = await under_way
         assert answer.status_code == 200
         assert answer.text.endswith("data: [DONE]\n\n") if stream else answer.json()["choices"]
+        refused = await client.post("/v1/chat/completions", json=spoken())
+        assert_envelope(refused, 503, code="unavailable")
+        own_redis.start()
+        assert (await client.post("/v1/chat/completions", json=spoken())).status_code == 200
 
 
 async def test_who_refers_to_what_redis_keeps_hears_soon_that_it_is_away(
