@@ -15,6 +15,8 @@ from tests.recovery.replicas import Heard, Turns, question, replicas_of, turns_o
 
 pytestmark = pytest.mark.slow
 
+# It goes on soon, on a busy machine, too; how soon on another is measured by benchmarks/chaos.py.
+LONGEST_SILENCE_SECONDS = 5.0
 # Answered with five seconds of speech.
 WORDS = "Count to ten."
 # The answers of a stage after which it goes: the first, and one in the middle.
@@ -68,4 +70,4 @@ def tell(stage: str, what: str, heard: Heard, whole: Heard) -> None:
         f"{(differences > 0).sum()} samples off by one"
     )
     assert differences.max() <= 1
-    assert heard.silent_seconds <= 1.0
+    assert heard.silent_seconds <= LONGEST_SILENCE_SECONDS
