@@ -65,7 +65,7 @@ class RedisMediaStore:
         self._lifetime_ms = round(settings.media_seconds * 1e3)
 
     async def put(self, tenant: str, data: bytes) -> str:
-        content_hash = hash_within_bound(data, self._settings)
+        content_hash = await hash_within_bound(data, self._settings)
         keys = _keys(tenant, content_hash)
         arguments = (content_hash, self._lifetime_ms, len(data), self._settings.media_bytes)
         room = integer(await self._storage.run(_RESERVE, keys, arguments))

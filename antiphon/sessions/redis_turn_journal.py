@@ -83,6 +83,13 @@ return {turn[1], turn[2] and 1 or 0, tonumber(turn[3]), ids or '', frames or '',
 """
 # -> record, whether finished, fence, ids, frames, what is charged; nothing where there is none
 _READ: Final = Script("if redis.call('EXISTS', KEYS[1]) == 0 then return {} end\n" + _READ_ALL)
+# -> -1 where there is none
+_SIZE: Final = Script(
+    """
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+return redis.call('HSTRLEN', KEYS[1], 'record') + redis.call('STRLEN', KEYS[2]) + redis.call('STRLEN', KEYS[3])
+"""
+)
 # lifetime_ms -> as above. Once more takes it over once more: only the last fence is told, and holds.
 _TAKE_OVER: Final = Script(
     "if redis.call('EXISTS', KEYS[1]) == 0 then return {} end\nredis.call('HINCRBY', KEYS[1], 'fence', 1)\n"
@@ -105,6 +112,12 @@ class RedisTurnJournal:
         if not integer(await self._storage.run(_BEGIN, keys, arguments, moved_bytes=len(record))):
             raise turn_begun()
         return _RedisTurnWriter(self._storage, self._settings, keys, fence=1, written=Progress())
+
+    async def size_bytes(self, tenant: str, turn_id: str) -> int:
+        size = integer(await self._storage.run(_SIZE, _keys(tenant, turn_id)))
+        if size < 0:
+            raise unknown_turn()
+        return size
 
     async def read(self, tenant: str, turn_id: str) -> JournalledTurn:
         found = await self._storage.run(_READ, _keys(tenant, turn_id), moved_bytes=self._largest_bytes)

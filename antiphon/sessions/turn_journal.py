@@ -30,6 +30,10 @@ class JournalledTurn:
     # None: nobody has charged anything.
     charged: Charged | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.record) + self.progress.size_bytes
+
 
 class TurnWriter(Protocol):
     """The one who may write a turn, until another takes it over: then all raise Conflict. One call at a time."""
@@ -55,6 +59,10 @@ class TurnJournal(Protocol):
         """Raises Conflict for an id in use, TooLarge."""
         ...
 
+    async def size_bytes(self, tenant: str, turn_id: str) -> int:
+        """Of what `read` gives. Raises NotFound."""
+        ...
+
     async def read(self, tenant: str, turn_id: str) -> JournalledTurn:
         """Raises NotFound."""
         ...
@@ -76,6 +84,9 @@ class MemoryTurnJournal:
             raise turn_begun()
         self._kept.put(tenant, turn_id, (1, JournalledTurn(record)))
         return _MemoryTurnWriter(self._kept, self._settings, tenant, turn_id, fence=1)
+
+    async def size_bytes(self, tenant: str, turn_id: str) -> int:
+        return self._found(tenant, turn_id)[1].size_bytes
 
     async def read(self, tenant: str, turn_id: str) -> JournalledTurn:
         return self._found(tenant, turn_id)[1]

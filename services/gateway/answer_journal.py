@@ -5,12 +5,13 @@ Beginning a journal and writing it hold no answer up. Where it cannot be kept th
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from antiphon.errors import AntiphonError, Conflict, NotFound
+from antiphon.prompt.conversation import Text
 from antiphon.sessions.media_store import MediaStore
 from antiphon.sessions.opening import Sessions
 from antiphon.sessions.progress import Progress
@@ -22,6 +23,12 @@ from services.gateway.turn_request import TurnRequest
 from services.gateway.turn_usage import TurnUsage
 
 _LOG = logging.getLogger(__name__)
+
+# Of a record; longer ones are packed in a thread.
+_INLINE_BYTES: Final = 1 << 16
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +76,12 @@ class AnswerJournals:
         async with self._kept(self._begin(tenant, answer_id, turn), Progress(), usage) as journal:
             yield journal
 
-    async def find(self, tenant: str, answer_id: str) -> KeptTurn:
-        """Raises NotFound."""
-        record = unpack_record((await self.journal.read(tenant, answer_id)).record)
+    async def find(self, tenant: str, answer_id: str, take_room: Callable[[int], None]) -> KeptTurn:
+        """take_room: for so many bytes, before they are read; raises where there is none. Raises NotFound."""
+        take_room(await self.journal.size_bytes(tenant, answer_id))
+        packed = (await self.journal.read(tenant, answer_id)).record
+        record = await _beside_the_loop(len(packed), unpack_record, packed)
+        take_room(sum(name.byte_count for name in record.media))
         media = tuple([name.with_data(await self.media.get(tenant, name.content_hash)) for name in record.media])
         return KeptTurn(replace(record.request, media=media), record.default_answer_tokens, record.telling)
 
@@ -86,7 +96,8 @@ class AnswerJournals:
     async def _begin(self, tenant: str, answer_id: str, turn: KeptTurn) -> TurnWriter:
         names = [MediumName.of(medium, await self.media.put(tenant, medium.data)) for medium in turn.request.media]
         record = TurnRecord(replace(turn.request, media=()), tuple(names), turn.default_answer_tokens, turn.telling)
-        return await self.journal.begin(tenant, answer_id, pack_record(record))
+        packed = await _beside_the_loop(_text_characters(record.request), pack_record, record)
+        return await self.journal.begin(tenant, answer_id, packed)
 
     @asynccontextmanager
     async def _kept(
@@ -125,6 +136,18 @@ class _LateWriter:
             return await asyncio.shield(self.opening)
         except AntiphonError as error:
             raise NotFound(f"It could not be begun. {error.message}") from error
+
+
+async def _beside_the_loop(size: int, work: Callable[[_Given], _Made], given: _Given) -> _Made:
+    """What is small is done at once."""
+    return work(given) if size <= _INLINE_BYTES else await asyncio.to_thread(work, given)
+
+
+def _text_characters(request: TurnRequest) -> int:
+    messages = request.conversation.messages
+    said = sum(len(part.text) for message in messages for part in message.parts if isinstance(part, Text))
+    called = sum(len(call.arguments) for message in messages for call in message.tool_calls)
+    return said + called + sum(map(len, request.conversation.tools))
 
 
 async def _at_once(writer: TurnWriter) -> TurnWriter:

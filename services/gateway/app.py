@@ -131,7 +131,7 @@ def _add_routes(
     )
     app.add_api_route(
         EVENTS_PATH,
-        ResumptionRoute(model, streams, app.state.admission, metrics).go_on,
+        ResumptionRoute(model, streams, app.state.admission, bodies, metrics).go_on,
         methods=["GET"],
         summary="Go on with a streamed answer from the last event that came",
         response_model=None,

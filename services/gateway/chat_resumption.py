@@ -17,6 +17,7 @@ from services.gateway.answer_place import AnswerPlace, read_event_id
 from services.gateway.chat_route import CHAT_PATH, describe
 from services.gateway.chat_streams import AdmittedAnswer, ChatStreams, unknown_answer
 from services.gateway.metering import MeteredRequest
+from services.gateway.request_body import BodyRoom
 from services.gateway.request_span import arrival_clock
 from services.gateway.served_model import ServedModel
 from services.gateway.tenants import caller_of
@@ -38,6 +39,7 @@ class ResumptionRoute:
     model: ServedModel
     streams: ChatStreams
     admission: Admission
+    bodies: BodyRoom
     metrics: Metrics
 
     async def go_on(self, request: Request, answer_id: AnswerId, after: After = None) -> Response:
@@ -47,7 +49,7 @@ class ResumptionRoute:
             had = _place(request, answer_id, after)
             watch = TurnWatch(trace.get_current_span(), self.metrics, arrival_clock(request.scope))
             opened.enter_context(gate.turn(watch, caller.tenant))
-            asked = await self.streams.find(caller, answer_id)
+            asked = await self.streams.find(caller, answer_id, opened.enter_context(self.bodies.share(caller.tenant)))
             if asked.options.model_id != self.model.model_id:
                 raise unknown_answer()
             # Its own record: the one with the answer's id may be there already.

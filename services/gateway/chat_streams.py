@@ -21,6 +21,7 @@ from services.gateway.chat import ChatAnswer, Resumability
 from services.gateway.chat_telling import AskedAnswer
 from services.gateway.config import GatewaySettings
 from services.gateway.event_stream import EventFeed, EventStream, Stop, until_disconnected
+from services.gateway.request_body import BodyShare
 from services.gateway.transcripts import OwnTranscripts
 from services.gateway.turn import Conductor
 from services.gateway.turn_course import FROM_THE_BEGINNING, TurnCourse
@@ -59,11 +60,11 @@ class ChatStreams:
             journal = await opened.enter_async_context(begun)
         return await self._give(stream, journal, Delivery(), opened)
 
-    async def find(self, caller: Caller, answer_id: str) -> AskedAnswer:
-        """Raises NotFound, for another tenant's answer too."""
+    async def find(self, caller: Caller, answer_id: str, share: BodyShare) -> AskedAnswer:
+        """share: grows by what is read, before it is. Raises AtCapacity, and NotFound for another tenant's too."""
         try:
             if self.journals is not None:
-                return AskedAnswer.of(await self.journals.find(caller.tenant, answer_id))
+                return AskedAnswer.of(await self.journals.find(caller.tenant, answer_id, share.grow))
         except NotFound as error:
             raise unknown_answer() from error
         raise NotFound("This server keeps no answers to go on with. Ask again.")

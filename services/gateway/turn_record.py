@@ -15,7 +15,7 @@ from antiphon.v1.generation_pb2 import Sampling
 from services.gateway.answer_parts import AnswerForm
 from services.gateway.turn_request import AnswerGrammar, Medium, SpeechRequest, TurnRequest, TurnScheduling
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class MediumName:
     """A medium without its bytes."""
 
     content_hash: str
+    byte_count: int
     modality: int
     param: str
     video_fps: float | None
@@ -30,7 +31,8 @@ class MediumName:
 
     @classmethod
     def of(cls, medium: Medium, content_hash: str) -> "MediumName":
-        return cls(content_hash, medium.modality, medium.param, medium.video_fps, medium.use_audio_in_video)
+        kind = (medium.modality, medium.param, medium.video_fps, medium.use_audio_in_video)
+        return cls(content_hash, len(medium.data), *kind)
 
     def with_data(self, data: bytes) -> Medium:
         return Medium(self.modality, data, self.param, self.video_fps, self.use_audio_in_video)  # type: ignore[arg-type]

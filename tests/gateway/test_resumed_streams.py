@@ -17,10 +17,12 @@ import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI
 
+from antiphon.errors import AtCapacity
 from antiphon.storage.connection import open_redis
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
+from services.gateway.request_body import BodyShare
 from tests.gateway.conftest import MODEL, Fakes, assert_envelope, body, listening, spoken
 from tests.redis_server import RedisServer, running_redis
 
@@ -220,6 +222,30 @@ async def test_ids_of_no_event_of_the_answer_are_refused(apps: tuple[FastAPI, Fa
     async with calling(apps[1]) as client:
         refused = await client.get(f"{CHAT}/{undisturbed.answer_id}/events", params={"after": asked})
     assert_envelope(refused, 400, "after")
+
+
+async def test_who_goes_on_takes_room_for_what_is_read_before_it_is(
+    settings: GatewaySettings, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": base64.b64encode(bytes(3000)).decode(), "format": "wav"}}
+    kept = settings.model_copy(update={"journals_answers": True})
+    app = create_app(kept, fakes.stages(), metrics=Metrics())
+    undisturbed = await whole(app, {**ASKED, **spoken([sound], stream=True)})
+    taken: list[int] = []
+    monkeypatch.setattr(BodyShare, "grow", lambda _, byte_count: taken.append(byte_count))
+    assert (await go_on(app, undisturbed.answer_id, "", Heard())).status_code == 200
+    record_bytes = await app.state.sessions.journal.size_bytes("anonymous", undisturbed.answer_id)
+    assert taken == [record_bytes, 3000]
+
+    def full(_: BodyShare, byte_count: int) -> None:
+        raise AtCapacity("full")
+
+    async def unread(*_: object) -> None:
+        raise AssertionError("read before there was room")
+
+    monkeypatch.setattr(BodyShare, "grow", full)
+    monkeypatch.setattr(type(app.state.sessions.journal), "read", unread)
+    assert (await go_on(app, undisturbed.answer_id, "", Heard())).status_code == 503
 
 
 async def test_what_was_not_streamed_is_not_gone_on_with(apps: tuple[FastAPI, FastAPI]) -> None:

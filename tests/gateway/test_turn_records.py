@@ -67,8 +67,8 @@ def test_media_come_back_with_their_bytes() -> None:
 
 def test_what_another_release_wrote_is_told_as_that() -> None:
     data = pack_record(TurnRecord(PLAIN, (), 1, ""))
-    with pytest.raises(Unavailable, match="reads format 1; came 2"):
-        unpack_record(data.replace(b'"format":1', b'"format":2'))
+    with pytest.raises(Unavailable, match="reads format 2; came 3"):
+        unpack_record(data.replace(b'"format":2', b'"format":3'))
     for broken in (b"", b"{}", b"[]", data[:-9], data.replace(b'["text","hi"]', b'["song","hi"]')):
         with pytest.raises(InternalError):
             unpack_record(broken)

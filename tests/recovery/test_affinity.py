@@ -2,18 +2,21 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 
 from antiphon.errors import AtCapacity, Unavailable
 from antiphon.hosting import fakes
 from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.prompt.conversation import Conversation, Message, Text
+from antiphon.v1.media_pb2 import MODALITY_VIDEO
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.fakes import Behaviour, FakeCodec, FakeEncoders, FakeTalker, FakeThinker
 from antiphon.wire.stages import Stages
 from services.gateway.turn_recovery import affinity, with_seeds
-from services.gateway.turn_request import TurnRequest
+from services.gateway.turn_request import Medium, TurnRequest
 from tests.gateway.turns import asked
 from tests.hosting import requests
 
@@ -33,6 +36,18 @@ def test_later_turns_have_the_affinity_of_the_first() -> None:
     assert affinity(turn("hello", salt=b"of another")) != first
     assert affinity(turn("hello", salt=b"")) == b"", "nothing is shared, so it may go anywhere"
     assert affinity(replace(turn("hello"), affinity=b"session 7")) == b"session 7"
+
+
+def test_a_long_film_has_an_affinity_at_once_and_another_has_another() -> None:
+    film = bytes(64 << 20)
+    films = [film, film[:-1] + b"x", b"x" + film[1:], film + b"\0"]
+    started = perf_counter()
+    found = {affinity(replace(turn("see"), media=(Medium(MODALITY_VIDEO, data, "m"),))) for data in films}
+    seconds = perf_counter() - started
+    assert len(found) == 4
+    started = perf_counter()
+    sha256(film)
+    assert seconds < (perf_counter() - started) / 4
 
 
 def test_every_attempt_draws_alike_and_every_turn_by_itself() -> None:

@@ -1,11 +1,13 @@
 """Media come back by the hash of their content, to their own tenant, within their bounds and lifetime."""
 
 import asyncio
+import threading
 from hashlib import sha256
 
 import pytest
 
 from antiphon.errors import NotFound, TooLarge
+from antiphon.sessions import media_store
 from antiphon.sessions.opening import open_sessions
 from antiphon.sessions.settings import SessionSettings
 from antiphon.storage.connection import Storage
@@ -20,6 +22,21 @@ async def test_a_medium_comes_back_by_its_hash(opened: Opened) -> None:
     assert await media.put("acme", SOUND) == sha256(SOUND).hexdigest()
     assert await media.get("acme", sha256(SOUND).hexdigest()) == SOUND
     assert await media.get("acme", await media.put("acme", b"")) == b""
+
+
+@pytest.mark.parametrize(("size", "is_elsewhere"), [(1 << 10, False), (1 << 20, True)])
+async def test_a_long_medium_is_hashed_beside_the_loop(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, size: int, is_elsewhere: bool
+) -> None:
+    hashed_in: list[int] = []
+
+    def noted(data: bytes) -> object:
+        hashed_in.append(threading.get_ident())
+        return sha256(data)
+
+    monkeypatch.setattr(media_store, "sha256", noted)
+    assert await opened().media.put("acme", bytes(size)) == sha256(bytes(size)).hexdigest()
+    assert [where != threading.get_ident() for where in hashed_in] == [is_elsewhere]
 
 
 async def test_another_tenants_medium_is_unknown(opened: Opened) -> None:

@@ -27,12 +27,14 @@ async def test_a_turn_is_read_as_far_as_it_was_written(opened: Opened) -> None:
     journal = opened().journal
     writer = await journal.begin("acme", "turn_1", b"\x00what was asked\xff")
     assert (await journal.read("acme", "turn_1")).progress == Progress()
+    assert await journal.size_bytes("acme", "turn_1") == len(b"\x00what was asked\xff")
     await writer.append(progress(151_644, 0, frame_count=2))
     await writer.append(progress(-1))
     await writer.append(progress(frame_count=1, first_frame=2))
     turn = await journal.read("acme", "turn_1")
     assert turn.record == b"\x00what was asked\xff"
     assert turn.progress == progress(151_644, 0, -1, frame_count=3)
+    assert await journal.size_bytes("acme", "turn_1") == len(turn.record) + turn.progress.size_bytes
     assert not turn.is_finished
     await writer.finish()
     assert (await journal.read("acme", "turn_1")).is_finished
@@ -95,6 +97,8 @@ async def test_another_tenants_turn_is_unknown(opened: Opened) -> None:
     for guessed in ("turn_1", "{acme}:turn:turn_1", ""):
         with pytest.raises(NotFound):
             await journal.read("evil", guessed)
+        with pytest.raises(NotFound):
+            await journal.size_bytes("evil", guessed)
         with pytest.raises(NotFound):
             await journal.take_over("evil", guessed)
     await journal.begin("evil", "turn_1", b"else")

@@ -1,0 +1,38 @@
+"""What is kept of a streamed answer, and when."""
+
+import threading
+
+import pytest
+
+from antiphon.prompt.conversation import Conversation, Message, Text
+from antiphon.sessions.opening import open_sessions
+from antiphon.sessions.settings import SessionSettings
+from antiphon.v1.generation_pb2 import Sampling
+from services.gateway import answer_journal
+from services.gateway.answer_journal import AnswerJournals, KeptTurn
+from services.gateway.turn_record import TurnRecord, pack_record
+from services.gateway.turn_request import TurnRequest
+from services.gateway.turn_usage import TurnUsage
+
+
+def turn(said: str) -> KeptTurn:
+    conversation = Conversation((Message("user", (Text(said),)),))
+    return KeptTurn(TurnRequest(conversation, (), Sampling(), None, (), None), 1, "")
+
+
+@pytest.mark.parametrize(("length", "is_elsewhere"), [(10, False), (1 << 17, True)])
+async def test_a_long_conversation_is_packed_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch, length: int, is_elsewhere: bool
+) -> None:
+    packed_in: list[int] = []
+
+    def noted(record: TurnRecord) -> bytes:
+        packed_in.append(threading.get_ident())
+        return pack_record(record)
+
+    monkeypatch.setattr(answer_journal, "pack_record", noted)
+    journals = AnswerJournals.of(open_sessions(None, SessionSettings()), SessionSettings())
+    async with journals.begun("acme", "answer", turn("x" * length), TurnUsage()) as journal:
+        await journal.wait(5)
+        assert journal.is_kept()
+    assert [where != threading.get_ident() for where in packed_in] == [is_elsewhere]
