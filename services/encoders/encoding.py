@@ -115,11 +115,12 @@ class Encoding:
 
     async def _encode(self) -> AsyncGenerator[MediaLayout | MediaRows, None]:
         found, layouts = await self._find_all()
-        for layout in layouts:
-            yield layout
         contexts = sound_contexts([each.extent for each in found])
         await self._read_lacking(found, contexts)
+        # Before the layouts are told: what they set off in the same process would keep the first window waiting.
         windows = iter(await self._windows(found, contexts))
+        for layout in layouts:
+            yield layout
         for item, each, context in zip(self._items, found, contexts, strict=True):
             frames: list[VisionRows] = []
             sound: list[Tensor] = []

@@ -276,6 +276,7 @@ class _Turn:
         await self._to_codec.send(DecodeRequest(frames=frames))
 
     async def _decode(self) -> None:
+        await self._is_started.wait()  # until then the encoders' call is the only one that anybody waits for
         call = self._stages.codec.decode(self._to_codec, timeout_seconds=self._seconds)
         async with aclosing(call) as responses:
             async for response in responses:
