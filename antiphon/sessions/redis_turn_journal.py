@@ -76,6 +76,16 @@ redis.call('HSET', KEYS[1], 'charged', ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[
     + _EXPIRE
     + "return 1"
 )
+# fence -> as above. Once more finds it unknown.
+_DROP: Final = Script(
+    """
+local fence = redis.call('HGET', KEYS[1], 'fence')
+if not fence then return 0 end
+if fence ~= ARGV[1] then return -1 end
+for _, key in ipairs(KEYS) do redis.call('DEL', key) end
+return 1
+"""
+)
 _READ_ALL: Final = """
 local turn = redis.call('HMGET', KEYS[1], 'record', 'finished', 'fence', 'charged')
 local ids, frames = redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])
@@ -159,6 +169,9 @@ class _RedisTurnWriter:
     async def charge(self, charged: Charged) -> None:
         arguments = (self._lifetime_ms, self._fence, charged.token_ids, charged.frames, charged.samples)
         _require_written(integer(await self._storage.run(_CHARGE, self._keys, arguments)))
+
+    async def drop(self) -> None:
+        _require_written(integer(await self._storage.run(_DROP, self._keys, (self._fence,))))
 
 
 def _require_written(outcome: int) -> None:

@@ -51,6 +51,10 @@ class TurnWriter(Protocol):
         """So much is on the bill from now on. Who may not write this must not charge: the one who took over does."""
         ...
 
+    async def drop(self) -> None:
+        """The turn is forgotten."""
+        ...
+
 
 class TurnJournal(Protocol):
     """Of each tenant its own. All raise Unavailable when the storage is away."""
@@ -127,6 +131,10 @@ class _MemoryTurnWriter:
 
     async def charge(self, charged: Charged) -> None:
         self._kept.put(self._tenant, self._turn_id, (self._fence, replace(self._own_turn(), charged=charged)))
+
+    async def drop(self) -> None:
+        self._own_turn()
+        self._kept.drop(self._tenant, self._turn_id)
 
     def _own_turn(self) -> JournalledTurn:
         found = self._kept.get(self._tenant, self._turn_id)

@@ -73,7 +73,7 @@ class AnswerJournals:
         self, tenant: str, answer_id: str, turn: KeptTurn, usage: TurnUsage
     ) -> AsyncIterator[AnswerJournal]:
         """usage: of the turn, as it grows. When the block is left it is charged to whoever still has the turn."""
-        async with self._kept(self._begin(tenant, answer_id, turn), Progress(), usage) as journal:
+        async with self._kept(self._begin(tenant, answer_id, turn), Progress(), usage, is_new=True) as journal:
             yield journal
 
     async def find(self, tenant: str, answer_id: str, take_room: Callable[[int], None]) -> KeptTurn:
@@ -90,7 +90,7 @@ class AnswerJournals:
         """From now on nobody else gives this answer. Raises NotFound."""
         turn, writer = await self.journal.take_over(tenant, answer_id)
         usage.charged = turn.charged
-        async with self._kept(_at_once(writer), turn.progress, usage) as journal:
+        async with self._kept(_at_once(writer), turn.progress, usage, is_new=False) as journal:
             yield journal
 
     async def _begin(self, tenant: str, answer_id: str, turn: KeptTurn) -> TurnWriter:
@@ -101,14 +101,16 @@ class AnswerJournals:
 
     @asynccontextmanager
     async def _kept(
-        self, opening: Coroutine[Any, Any, TurnWriter], known: Progress, usage: TurnUsage
+        self, opening: Coroutine[Any, Any, TurnWriter], known: Progress, usage: TurnUsage, *, is_new: bool
     ) -> AsyncIterator[AnswerJournal]:
         writer = _LateWriter(asyncio.create_task(opening, name="turn journal begins"))
         try:
             async with recording(writer, self.settings, lambda: usage.finish_reason is not None) as recorder:
                 yield AnswerJournal(writer, recorder, known)
-        finally:
-            await _charge(writer, usage)
+        except BaseException:
+            await _close(writer, usage, is_empty=is_new and not (usage.text_tokens or usage.audio_tokens))
+            raise
+        await _close(writer, usage, is_empty=False)
 
 
 class _LateWriter:
@@ -129,6 +131,9 @@ class _LateWriter:
 
     async def charge(self, charged: Charged) -> None:
         await (await self._writer()).charge(charged)
+
+    async def drop(self) -> None:
+        await (await self._writer()).drop()
 
     async def _writer(self) -> TurnWriter:
         """Raises NotFound where the journal could not be begun, however often it is asked."""
@@ -154,10 +159,11 @@ async def _at_once(writer: TurnWriter) -> TurnWriter:
     return writer
 
 
-async def _charge(writer: _LateWriter, usage: TurnUsage) -> None:
-    """An answer that goes on elsewhere is charged there, with what was made of it here."""
+async def _close(writer: _LateWriter, usage: TurnUsage, *, is_empty: bool) -> None:
+    """An answer that goes on elsewhere is charged there, with what was made of it here. is_empty: it failed before any
+    client knew of it, so nobody can go on with it."""
     try:
-        await writer.charge(usage.total)
+        await (writer.drop() if is_empty else writer.charge(usage.total))
     except Conflict:
         usage.is_charged_elsewhere = True
     except AntiphonError as error:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from antiphon.errors import InvalidInput, NotFound, Unavailable
 from antiphon.prompt.conversation import Conversation, Message, Text
 from antiphon.sessions.opening import open_sessions
 from antiphon.sessions.settings import SessionSettings
@@ -36,3 +37,37 @@ async def test_a_long_conversation_is_packed_beside_the_loop(
         await journal.wait(5)
         assert journal.is_kept()
     assert [where != threading.get_ident() for where in packed_in] == [is_elsewhere]
+
+
+@pytest.mark.parametrize("written", [0, 3])
+async def test_of_a_turn_that_was_refused_nothing_is_kept(written: int) -> None:
+    sessions = open_sessions(None, SessionSettings())
+    journals, usage = AnswerJournals.of(sessions, SessionSettings()), TurnUsage()
+
+    async def refused() -> None:
+        async with journals.begun("acme", "answer", turn("hi"), usage) as journal:
+            await journal.wait(5)
+            usage.text_tokens = written
+            raise InvalidInput("The prompt is too long.")
+
+    with pytest.raises(InvalidInput):
+        await refused()
+    if written:
+        assert (await sessions.journal.read("acme", "answer")).charged is not None
+    else:
+        with pytest.raises(NotFound):
+            await sessions.journal.read("acme", "answer")
+
+
+async def test_an_answer_that_fails_where_it_goes_on_can_be_gone_on_with_again() -> None:
+    sessions = open_sessions(None, SessionSettings())
+    journals = AnswerJournals.of(sessions, SessionSettings())
+    await sessions.journal.begin("acme", "answer", b"asked")
+
+    async def fails() -> None:
+        async with journals.taken_over("acme", "answer", TurnUsage()):
+            raise Unavailable("A stage is away.")
+
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await fails()

@@ -83,6 +83,22 @@ async def test_of_many_who_take_over_at_once_only_the_last_writes(opened: Opened
     assert (await journal.read("acme", "turn_1")).progress == progress(7)
 
 
+async def test_a_turn_that_is_dropped_is_forgotten_but_not_by_who_lost_it(opened: Opened) -> None:
+    journal = opened().journal
+    first = await journal.begin("acme", "turn_1", b"asked")
+    await first.append(progress(1, frame_count=1))
+    _, second = await journal.take_over("acme", "turn_1")
+    with pytest.raises(Conflict):
+        await first.drop()
+    await second.drop()
+    for gone in (journal.read("acme", "turn_1"), second.append(progress(2))):
+        with pytest.raises(NotFound):
+            await gone
+    again = await journal.begin("acme", "turn_1", b"again")
+    await again.append(progress(3))
+    assert (await journal.read("acme", "turn_1")).progress == progress(3)
+
+
 async def test_a_turn_begins_once(opened: Opened) -> None:
     journal = opened().journal
     await journal.begin("acme", "turn_1", b"asked")
