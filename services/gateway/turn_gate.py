@@ -4,7 +4,7 @@ wait; when it stops, nobody."""
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
@@ -14,6 +14,7 @@ from services.gateway.capacity import Capacity
 from services.gateway.config import GatewaySettings
 
 _BEYOND_THE_LIMIT: Final = 1.25
+_LATELY_SECONDS: Final = 5.0
 
 
 class Listener(Protocol):
@@ -29,6 +30,7 @@ class TurnGate:
         self._listeners: set[Listener] = set()
         self._last_is_over = asyncio.Event()
         self._of_tenants: Counter[str] = Counter()
+        self._left_at: dict[str, float] = {}
         self.turns = self._ahead = 0
         self.is_closed = False
         # Set when those that are still answered have had their time.
@@ -39,7 +41,7 @@ class TurnGate:
         if self.is_closed:
             raise Unavailable("This server is stopping. Send the request again, to another one.")
         limit = self._most()
-        if self.turns >= limit and not self._is_below_its_share(tenant, limit):
+        if not self._has_place(tenant, limit):
             raise AtCapacity(
                 f"The server answers {limit} requests at once and is full. Try again in a moment.",
                 retry_after_seconds=self._settings.retry_after_seconds,
@@ -57,6 +59,7 @@ class TurnGate:
         finally:
             self.turns -= 1
             self._of_tenants -= Counter([tenant])
+            self._left_at[tenant] = time.monotonic()
             self._listeners.discard(listener)
             self._metrics.turns_active.dec()
             if self.is_closed and not self.turns:
@@ -88,10 +91,21 @@ class TurnGate:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._last_is_over.wait(), seconds)
 
-    def _is_below_its_share(self, tenant: str, limit: int) -> bool:
-        """Where others have taken all places: somewhat more are let in for a while rather than a tenant kept out."""
-        present = len(self._of_tenants) + (tenant not in self._of_tenants)
-        return present > 1 and self._of_tenants[tenant] < limit // present and self.turns < limit * _BEYOND_THE_LIMIT
+    def _has_place(self, tenant: str, limit: int) -> bool:
+        """Half of the places are for whoever asks; of the others each tenant has its share, and where others have taken
+        that, somewhat more are let in for a while rather than a tenant kept out."""
+        present = len({*self._of_tenants, *self._lately_here(), tenant})
+        if present == 1:
+            return self.turns < limit
+        if self.turns < limit // 2:
+            return True
+        return self._of_tenants[tenant] < max(1, limit // present) and self.turns < limit * _BEYOND_THE_LIMIT
+
+    def _lately_here(self) -> Iterable[str]:
+        """Whoever comes again in a moment finds his share as he left it."""
+        since = time.monotonic() - _LATELY_SECONDS
+        self._left_at = {tenant: left for tenant, left in self._left_at.items() if left > since}
+        return self._left_at
 
     def _most(self) -> int:
         """Turns at once, now."""

@@ -43,6 +43,28 @@ def test_tenants_share_the_places_that_come_free(gate: TurnGate) -> None:
             gate.require_room("flood")
 
 
+def test_who_was_here_a_moment_ago_finds_his_share(gate: TurnGate) -> None:
+    with ExitStack() as flood:
+        with gate.turn(a_watch(), "quiet"):
+            pass
+        for _ in range(4):
+            flood.enter_context(gate.turn(a_watch(), "flood"))
+        with pytest.raises(AtCapacity):
+            gate.require_room("flood")
+        gate.require_room("quiet")
+
+
+def test_half_of_the_places_are_for_whoever_asks(gate: TurnGate) -> None:
+    with ExitStack() as opened:
+        for number in range(20):
+            with gate.turn(a_watch(), f"tenant {number}"):
+                pass
+        for _ in range(4):
+            opened.enter_context(gate.turn(a_watch(), "busy"))
+        with pytest.raises(AtCapacity):
+            gate.require_room("busy")
+
+
 def test_alone_it_is_full_at_its_limit(gate: TurnGate) -> None:
     with ExitStack() as opened:
         for _ in range(8):
