@@ -92,13 +92,21 @@ def create_app(
     app.add_middleware(Idempotency, replies=tenancy.replies, answer_bytes=tenancy.settings.idempotent_answer_bytes)
     app.add_middleware(Identified, admission=app.state.admission)
     app.add_middleware(RequestSpan, metrics=metrics)
-    _add_routes(app, settings, stages, media_client, metrics)
+    live = RealtimeSettings()
+    keeps = storage is not None if live.keeps_sessions is None else live.keeps_sessions
+    app.state.live_sessions = app.state.sessions if keeps else None
+    _add_routes(app, settings, live, stages, media_client, metrics)
     app.openapi = openapi.published(app)  # type: ignore[method-assign]
     return app
 
 
 def _add_routes(
-    app: FastAPI, settings: GatewaySettings, stages: Stages, media_client: httpx.AsyncClient, metrics: Metrics
+    app: FastAPI,
+    settings: GatewaySettings,
+    live: RealtimeSettings,
+    stages: Stages,
+    media_client: httpx.AsyncClient,
+    metrics: Metrics,
 ) -> None:
     model = read_served_model(settings)
     sessions: Sessions = app.state.sessions
@@ -138,7 +146,8 @@ def _add_routes(
         responses=openapi.EVENTS_RESPONSES,
     )
     turns = TurnOpener(conductor, app.state.gate, app.state.admission)
-    add_realtime_routes(app, RealtimeParts(settings, model, turns, media, bodies, metrics), RealtimeSettings())
+    parts = RealtimeParts(settings, model, turns, media, bodies, metrics, app.state.live_sessions)
+    add_realtime_routes(app, parts, live)
     door = TurnDoor(app.state.gate, app.state.admission, bodies, metrics)
     add_audio_routes(app, settings, model, conductor, door)
     app.include_router(models_router(model), responses=openapi.TENANT_REFUSALS | openapi.NOT_FOUND)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from antiphon.sessions.opening import Sessions
 from antiphon.telemetry.metrics import Metrics
 from services.gateway import openapi
 from services.gateway.config import GatewaySettings
@@ -12,6 +13,7 @@ from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.client_secrets import ClientSecret, ClientSecretsRoute
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.entry import Entrance
+from services.gateway.realtime.keeping import SessionKeeper
 from services.gateway.realtime.route import PATH, RealtimeRoute
 from services.gateway.realtime.session_setup import SessionSetup
 from services.gateway.request_body import BodyRoom
@@ -28,11 +30,15 @@ class RealtimeParts:
     media: MediaSource
     bodies: BodyRoom
     metrics: Metrics
+    # None: live sessions are not kept.
+    sessions: Sessions | None
 
 
 def add_realtime_routes(app: FastAPI, parts: RealtimeParts, settings: RealtimeSettings) -> None:
     entrance = Entrance(parts.model, settings, parts.gateway, parts.turns.admission)
-    setup = SessionSetup(parts.turns, parts.media, parts.metrics)
+    kept = parts.sessions
+    keeper = SessionKeeper(kept.conversations, kept.media, settings.keep_seconds) if kept is not None else None
+    setup = SessionSetup(parts.turns, parts.media, parts.metrics, keeper)
     app.add_api_websocket_route(PATH, RealtimeRoute(entrance, setup, parts.metrics).connect)
     app.add_api_route(
         f"{PATH}/client_secrets",

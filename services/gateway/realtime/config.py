@@ -55,6 +55,11 @@ class RealtimeSettings(BaseSettings):
     held_turn_seconds: float = Field(5.0, gt=0)
     speculative_load: float = Field(0.5, ge=0, le=1)
 
+    # So that it goes on at another gateway. None: where sessions are kept in Redis.
+    keeps_sessions: bool | None = None
+    # Changes that follow each other so soon are kept together.
+    keep_seconds: float = Field(0.2, gt=0)
+
     # Client secrets.
     secret_seconds: int = Field(600, ge=10, le=7200)
     # Of the session that is set up with it.

@@ -4,7 +4,7 @@ Its reader, its writer or its time end it; whatever else runs for it is stopped 
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,9 +18,12 @@ from services.gateway.realtime.ahead import Ahead
 from services.gateway.realtime.answering import Answering
 from services.gateway.realtime.commands import Commands
 from services.gateway.realtime.config import RealtimeSettings
+from services.gateway.realtime.core.items import Item
 from services.gateway.realtime.core.outcomes import (
     AnswerComing,
     AnswerForeseen,
+    ItemAdded,
+    ItemDone,
     ListenerStopped,
     NothingForeseen,
     Outcomes,
@@ -30,6 +33,7 @@ from services.gateway.realtime.core.outcomes import (
 )
 from services.gateway.realtime.dialect.client_events import AnyEvent, event_id_of, read_event
 from services.gateway.realtime.dialect.server_events import Teller
+from services.gateway.realtime.keeping import Keeping
 from services.gateway.realtime.outbox import ClientStalledError, Outbox
 from services.gateway.realtime.transcribing import Transcribing
 from services.gateway.turn_gate import TurnGate
@@ -73,12 +77,21 @@ class Connection:
         self._answering: Answering
         self._transcribing: Transcribing
         self._ahead: Ahead
+        # None where sessions are not kept.
+        self.keeping: Keeping | None = None
 
-    async def run(self, answering: Answering, transcribing: Transcribing, ahead: Ahead, gate: TurnGate) -> None:
-        """Returns when the connection is closed and nothing runs for it any more."""
+    async def run(
+        self, answering: Answering, transcribing: Transcribing, ahead: Ahead, gate: TurnGate, *, tells_items: bool
+    ) -> None:
+        """Returns when the connection is closed and nothing runs for it any more. tells_items: there are some from
+        before."""
         self._answering, self._transcribing, self._ahead = answering, transcribing, ahead
         self._outbox.push(self._teller.created())
+        if tells_items:
+            self._tell_items(answering.session.items)
         self.perform(answering.session.beginning())
+        if self.keeping is not None:
+            self.spawn(self.keeping.run(), "session keeping")
         self.spawn(transcribing.run(), "transcriptions")
         writer = asyncio.create_task(self._write(), name="realtime writer")
         reader, expiry = asyncio.create_task(self._read()), asyncio.create_task(self._expire(gate))
@@ -87,6 +100,8 @@ class Connection:
             await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
             closing = next(end for end in ending if end.done()).result()
             await self._stop([reader, expiry, *self._tasks])
+            if self.keeping is not None:
+                await self.keeping.finish()
             await self._close(closing, writer)
         finally:
             await self._stop([*ending, *self._tasks])
@@ -108,6 +123,15 @@ class Connection:
                     self._ahead.carry_out(outcome)
                 case _:
                     self._outbox.push(self._teller.tell(outcome))
+        if self.keeping is not None:
+            self.keeping.note(outcomes)
+
+    def _tell_items(self, items: Iterable[Item]) -> None:
+        previous_id: str | None = None
+        for item in items:
+            for event in (ItemAdded(item, previous_id), ItemDone(item, previous_id)):
+                self._outbox.push(self._teller.tell(event))
+            previous_id = item.id
 
     def dismiss(self, error: AntiphonError) -> None:
         """Its client may not have a session any more."""

@@ -27,6 +27,8 @@ class Entry:
     terms: Terms
     values: SessionJson
     config: SessionConfig
+    # The one to go on with.
+    session_id: str | None
     # Answered to a client that offered it.
     subprotocol: str | None
 
@@ -43,7 +45,7 @@ class Entrance:
         _check_dialect(headers, query)
         caller, values = await self._known(headers, offered)
         name = query.get("model")
-        if name is None and values is None:
+        if name is None and values is None and "session_id" not in query:
             raise InvalidInput(
                 f"Missing required parameter: 'model'. Connect to /v1/realtime?model={self.model.model_id}.",
                 param="model",
@@ -53,7 +55,8 @@ class Entrance:
             self.model.check_name(name)
         terms = Terms(self.model, caller, self.settings, self.gateway)
         begun = values or session_object.initial(self.model)
-        return Entry(terms, begun, terms.config_of(begun), SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
+        return Entry(terms, begun, terms.config_of(begun), query.get("session_id"), subprotocol)
 
     async def _known(self, headers: Headers, offered: list[str]) -> tuple[Caller, SessionJson | None]:
         """The caller, and the session that was set up for it."""

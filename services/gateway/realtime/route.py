@@ -50,16 +50,17 @@ class RealtimeRoute:
                 await self._refuse(websocket, error, span, request_id)
 
     async def _serve(self, websocket: WebSocket, entry: Entry, span: Span, request_id: str) -> None:
-        session_id = make_id("sess")
+        session_id = entry.session_id or make_id("sess")
         tenant = entry.terms.caller.tenant
         span.set_attributes(
             {names.GEN_AI_CONVERSATION_ID: session_id, names.HTTP_RESPONSE_STATUS_CODE: 101, names.TENANT: tenant}
         )
         self.setup.turns.gate.require_room(tenant)
         async with self.setup.turns.admission.admit(entry.terms.caller, Demand(place="session")):
+            entry, found = await self.setup.resumed(entry)
             await websocket.accept(entry.subprotocol, [(b"x-request-id", request_id.encode())])
             self.metrics.count_request("gateway", "101")
-            await self.setup.serve(websocket, entry, session_id, span.get_span_context())
+            await self.setup.serve(websocket, entry, session_id, span.get_span_context(), found)
 
     @contextmanager
     def _place(self) -> Iterator[None]:

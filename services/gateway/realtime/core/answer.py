@@ -95,6 +95,14 @@ class Answer:
     def failed(self, failure: Failure) -> Outcomes:
         return self._end("failed", None, failure=failure)
 
+    def unfinished(self) -> Item | None:
+        """What is being said or called, if it ended now."""
+        if self._message_id is not None:
+            return AssistantItem(self._message_id, (self._part(is_whole=False),), "incomplete")
+        if self._call is not None:
+            return replace(self._call, arguments="".join(self._arguments), status="incomplete")
+        return None
+
     @property
     def _speaks(self) -> bool:
         return self.response.options.speaks

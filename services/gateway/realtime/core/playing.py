@@ -5,7 +5,15 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Final
 
-from services.gateway.realtime.core.items import SAMPLE_RATES_HZ, AssistantItem, ItemList, OutputPart, OutputSpeech
+from services.gateway.realtime.core.answer import Answer
+from services.gateway.realtime.core.items import (
+    SAMPLE_RATES_HZ,
+    AssistantItem,
+    Item,
+    ItemList,
+    OutputPart,
+    OutputSpeech,
+)
 from services.gateway.realtime.core.outcomes import ItemTruncated, Outcomes
 
 _OUTPUT_RATE_HZ: Final = SAMPLE_RATES_HZ["pcm"]
@@ -39,6 +47,15 @@ class Playing:
                     if isinstance(part, OutputSpeech)
                 ]
         return outcomes
+
+    def standing(self, items: ItemList, current: Answer | None, now: float) -> list[Item]:
+        """What `items` would be if the answer that is being given ended now, with what can have been heard of it."""
+        unfinished = current.unfinished() if current is not None else None
+        if unfinished is None:
+            return list(items)
+        if isinstance(unfinished, AssistantItem):
+            unfinished = _without_last(unfinished, max(0.0, self._heard_by.get(unfinished.id, now) - now))
+        return [unfinished if item.id == unfinished.id else item for item in items]
 
 
 def _without_last(item: AssistantItem, seconds: float) -> AssistantItem:

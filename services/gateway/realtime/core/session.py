@@ -161,6 +161,10 @@ class Session:
         self.items.replace(item)
         return [ItemTruncated(item_id, content_index, end_ms), *self._foresight.nothing()]
 
+    def standing(self, now: float) -> list[Item]:
+        """Its items, if the answer that is being given ended now."""
+        return self._playing.standing(self.items, self._answers.current, now)
+
     # Answers.
 
     def respond(
