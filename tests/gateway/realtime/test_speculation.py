@@ -1,4 +1,4 @@
-"""Answers begun at a pause, over a real socket before fakes of the stages: who gets them, and what is left of others."""
+"""Answers begun at a pause, over a real socket before fakes of the stages: who gets them, what is left of others."""
 
 import asyncio
 import base64
