@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from antiphon.engine.graphs import Graphs
 from antiphon.model.audio_encoder import AudioEncoder, AudioWindow, WindowEncoder
 from antiphon.model.audio_features import SAMPLE_RATE_HZ, log_mel
 from antiphon.model.config import OmniConfig
-from antiphon.model.placement import placement, wait_for
+from antiphon.model.placement import OwnStream, placement, wait_for
 from antiphon.model.vision_encoder import VisionEncoder, VisionRows
 from antiphon.model.vision_patches import VisionPreprocessor
 from antiphon.model.weights import Checkpoint
 from services.encoders.config import EncodersSettings
 from services.encoders.video_process import VideoProcesses
+
+# On the device, beside other stages: as urgent as the Thinker, which waits for it.
+_URGENCY: Final = 0
 
 Reader = Batcher[Callable[[], object], object]
 
@@ -46,11 +50,14 @@ class Workers:
         wait_for(where.device)
         # A request waits for one piece of work before the next, so no queue holds more than there are requests.
         most, together = settings.requests, settings.jobs_per_batch
+        hearing, seeing = (OwnStream.on(where.device, urgency=_URGENCY) for _ in range(2))
         return cls(
             [Reader(_done, max_waiting=most, name="media reader") for _ in range(settings.reader_threads)],
-            Batcher(lambda jobs: _hear(windows, jobs), max_waiting=most, max_batch=together, name="audio encoder"),
             Batcher(
-                lambda jobs: _see(vision, preprocessor, jobs),
+                lambda jobs: _hear(windows, hearing, jobs), max_waiting=most, max_batch=together, name="audio encoder"
+            ),
+            Batcher(
+                lambda jobs: _see(vision, preprocessor, seeing, jobs),
                 max_waiting=most,
                 max_batch=together,
                 name="vision encoder",
@@ -102,17 +109,21 @@ def _window_encoder(encoder: AudioEncoder, settings: EncodersSettings, device: t
     return CapturedWindows(encoder, most_windows=settings.windows_per_fixed_step, graphs=Graphs(device))
 
 
-def _hear(encoder: WindowEncoder, jobs: list[list[AudioWindow]]) -> list[list[Tensor]]:
-    encoded = encoder.encode_windows([window for job in jobs for window in job])
-    on_host = torch.split(torch.cat(encoded).cpu(), [len(rows) for rows in encoded])
+def _hear(encoder: WindowEncoder, stream: OwnStream, jobs: list[list[AudioWindow]]) -> list[list[Tensor]]:
+    with stream.entered():
+        encoded = encoder.encode_windows([window for job in jobs for window in job])
+        on_host = torch.split(torch.cat(encoded).cpu(), [len(rows) for rows in encoded])
     # In memory of their own: the rows of one window may be kept when those beside it are not.
     own = iter([rows.clone() for rows in on_host])
     return [list(islice(own, len(job))) for job in jobs]
 
 
-def _see(encoder: VisionEncoder, preprocessor: VisionPreprocessor, jobs: list[Tensor]) -> list[VisionRows]:
-    encoded = encoder.encode_many([preprocessor.patched(frames) for frames in jobs])
-    return [VisionRows(each.rows.cpu(), tuple(level.cpu() for level in each.deepstack)) for each in encoded]
+def _see(
+    encoder: VisionEncoder, preprocessor: VisionPreprocessor, stream: OwnStream, jobs: list[Tensor]
+) -> list[VisionRows]:
+    with stream.entered():
+        encoded = encoder.encode_many([preprocessor.patched(frames) for frames in jobs])
+        return [VisionRows(each.rows.cpu(), tuple(level.cpu() for level in each.deepstack)) for each in encoded]
 
 
 def _warm_up(audio: AudioEncoder, vision: VisionEncoder, preprocessor: VisionPreprocessor) -> None:
