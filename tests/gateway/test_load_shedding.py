@@ -23,11 +23,11 @@ def settings(settings: GatewaySettings) -> GatewaySettings:
 
 async def refused_while_late(app: FastAPI, fakes: Fakes, *, stream: bool) -> httpx.Response:
     """How one more is answered while two wait for a Talker that is slow."""
-    fakes.talker.behaviour.pause_seconds = 1.0
+    fakes.talker.behaviour.pause_seconds = 5.0
     async with listening(app) as url, httpx.AsyncClient(base_url=url) as client:
         turns = [asyncio.create_task(_post(client, spoken(stream=stream))) for _ in range(2)]
         await until_open(fakes, 2 * 2)
-        await asyncio.sleep(FIRST_SOUND_SECONDS + 0.1)
+        await asyncio.sleep(FIRST_SOUND_SECONDS + 0.8)
         began = time.perf_counter()
         answer = await client.post("/v1/chat/completions", json=body())
         assert time.perf_counter() - began < 0.5

@@ -14,7 +14,7 @@ from antiphon.sessions.progress import Progress
 from antiphon.sessions.settings import SessionSettings
 from antiphon.storage.connection import Storage, open_redis
 from tests.redis_fleet import running_cluster
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import PATIENT, RedisServer, running_redis
 from tests.sessions.conversations import conversation, frames
 
 
@@ -104,11 +104,11 @@ async def test_scripts_are_sent_once(own_redis: RedisServer, own_storage: Storag
 async def test_a_cluster_keeps_everything_of_many_tenants(tmp_path: Path) -> None:
     tenants = [f"tenant {n}" for n in range(12)]
     with running_cluster(tmp_path, node_count=3) as nodes:
-        async with open_redis(f"redis+cluster://127.0.0.1:{nodes[1].port}") as storage:
+        async with open_redis(f"redis+cluster://127.0.0.1:{nodes[1].port}", PATIENT) as storage:
             sessions = open_sessions(storage, SessionSettings())
             for tenant in tenants:
                 await use_everything(sessions, tenant)
-        async with open_redis(f"redis+cluster://127.0.0.1:{nodes[2].port}") as storage:
+        async with open_redis(f"redis+cluster://127.0.0.1:{nodes[2].port}", PATIENT) as storage:
             sessions = open_sessions(storage, SessionSettings())
             for tenant in tenants:
                 await assert_everything_is_there(sessions, tenant)

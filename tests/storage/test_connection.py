@@ -184,11 +184,11 @@ async def test_what_may_run_only_once_is_not_sent_again(redis_server: RedisServe
         assert await storage.run(COUNT, ["twice"]) == 3
 
 
-async def test_more_commands_than_connections_wait_their_turn(redis_server: RedisServer) -> None:
+async def test_more_commands_than_connections_wait_their_turn(own_redis: RedisServer) -> None:
     settings = StorageSettings(connections=3, answer_seconds=10)
-    async with open_redis(redis_server.url, settings) as storage:
+    async with open_redis(own_redis.url, settings) as storage:
         await asyncio.gather(*(storage.execute("SET", f"many{n}", n) for n in range(200)))
-        clients = redis_server.ask("CLIENT", "LIST").count("name=antiphon")
+        clients = own_redis.ask("CLIENT", "LIST").count("name=antiphon")
     assert clients <= 3
 
 

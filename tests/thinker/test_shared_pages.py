@@ -14,6 +14,7 @@ from antiphon.engine.sampler import SamplingParameters
 from antiphon.telemetry.metrics import process_metrics
 from antiphon.v1.thinker_service_pb2 import GenerateEnd
 from antiphon.wire.generation import PromptNumbers
+from services.thinker import servicer
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import Question, ThinkerEngine
 from services.thinker.page_keys import ThinkerPageKeys
@@ -184,6 +185,7 @@ async def test_media_rows_are_read_for_their_keys_beside_the_event_loop(opened, 
         read(keys)
 
     monkeypatch.setattr(ThinkerPageKeys, "read_prompt", watched)
+    monkeypatch.setattr(servicer, "_SMALL_BYTES", 0)
     parts = rows_of(engine, tiny_turns["all"])
     await responses_to(thinker, messages_of(start_of(tiny_turns["all"], cache_salt=b"beside"), parts))
     assert len(threads) == 1 + len(parts), "once with the prompt, and with every message of rows"
