@@ -18,7 +18,8 @@ FIRST_SOUND_SECONDS = 0.2
 
 @pytest.fixture
 def settings(settings: GatewaySettings) -> GatewaySettings:
-    return settings.model_copy(update={"first_sound_seconds": FIRST_SOUND_SECONDS, "late_seconds": 0.05})
+    waits = {"first_sound_seconds": FIRST_SOUND_SECONDS, "late_seconds": 0.05}
+    return settings.model_copy(update={"sheds_load": True, **waits})
 
 
 async def refused_while_late(app: FastAPI, fakes: Fakes, *, stream: bool) -> httpx.Response:
