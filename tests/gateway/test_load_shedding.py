@@ -31,7 +31,7 @@ async def refused_while_late(app: FastAPI, fakes: Fakes, *, stream: bool) -> htt
         await asyncio.sleep(FIRST_SOUND_SECONDS + 0.8)
         began = time.perf_counter()
         answer = await client.post("/v1/chat/completions", json=body())
-        assert time.perf_counter() - began < 0.5
+        assert time.perf_counter() - began < 2.5, "while the others wait for 5 s"
         for turn in turns:
             turn.cancel()
         await asyncio.gather(*turns, return_exceptions=True)

@@ -19,6 +19,7 @@ from openai import AsyncOpenAI
 
 from antiphon.errors import AtCapacity
 from antiphon.storage.connection import open_redis
+from antiphon.storage.settings import StorageSettings
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
@@ -284,18 +285,19 @@ async def test_without_a_journal_events_have_no_ids_and_nobody_goes_on(client: h
 async def test_a_redis_that_hangs_holds_no_answer_up(settings: GatewaySettings, fakes: Fakes, tmp_path: Path) -> None:
     """Its events have no ids, since nobody could go on."""
     with running_redis(tmp_path) as server:
-        async with open_redis(server.url, metrics=Metrics()) as storage:
+        patient = StorageSettings(answer_seconds=3)
+        async with open_redis(server.url, patient, Metrics()) as storage:
             app = create_app(settings, fakes.stages(), metrics=Metrics(), storage=storage)
             await whole(app)
             fakes.talker.behaviour.pause_seconds = 0.02
             os.kill(server.process_id, signal.SIGSTOP)
             try:
-                async with listening(app) as url, httpx.AsyncClient(base_url=url) as client:
+                async with listening(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
                     began = time.monotonic()
                     async with client.stream("POST", CHAT, json=ASKED) as stream:
                         parts = stream.aiter_text()
                         text = await beginning(parts, 1)
-                        assert time.monotonic() - began < 0.5, "an answer of Redis is waited for longer elsewhere"
+                        assert time.monotonic() - began < 2, "an answer of Redis is waited for longer elsewhere"
                         text += "".join([part async for part in parts])
             finally:
                 os.kill(server.process_id, signal.SIGCONT)

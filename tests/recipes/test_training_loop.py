@@ -1,7 +1,6 @@
 """The loop of every training: it ends when it should, and goes on as if it had never been interrupted."""
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from recipes.nano.training import trainer
 from recipes.nano.training.schedule import learning_rate, share_done
 from recipes.nano.training.settings import TrainingSettings
 from recipes.nano.training.step import AVERAGE_OVER_STEPS, Loss, Optimiser, Step
@@ -67,7 +67,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    # The trainer's alone: other threads look at the time, too.
+    monkeypatch.setattr(trainer, "time", clock)
     return clock
 
 

