@@ -77,6 +77,11 @@ class MemoryConversationStore:
     async def delete(self, tenant: str, conversation_id: str) -> None:
         self._kept.drop(tenant, conversation_id)
 
+    def version(self, tenant: str, conversation_id: str) -> int:
+        """0 for one that is not there."""
+        found = self._kept.get(tenant, conversation_id)
+        return 0 if found is None else found[0]
+
 
 def packed_within_bounds(conversation: Conversation, settings: SessionSettings) -> bytes:
     """Raises TooLarge."""

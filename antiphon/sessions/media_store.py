@@ -1,7 +1,7 @@
 """Sounds and images of conversations, by the hash of their content: the seam, its bounds, the form in this process."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import sha256
 from time import time
 from typing import Final, Protocol
@@ -16,7 +16,7 @@ _INLINE_BYTES: Final = 1 << 16
 
 class MediaStore(Protocol):
     """Of each tenant its own: content never crosses tenants, nor does the knowledge that another has it. Every use
-    begins a medium's lifetime anew. Both raise Unavailable when the storage is away."""
+    begins a medium's lifetime anew. All raise Unavailable when the storage is away."""
 
     async def put(self, tenant: str, data: bytes) -> str:
         """Returns the SHA-256 of the content, in hex. Raises TooLarge."""
@@ -24,6 +24,10 @@ class MediaStore(Protocol):
 
     async def get(self, tenant: str, content_hash: str) -> bytes:
         """Raises NotFound."""
+        ...
+
+    async def touch(self, tenant: str, content_hashes: Collection[str]) -> frozenset[str]:
+        """Begins their lifetime anew. Returns those that are not there any more."""
         ...
 
 
@@ -45,6 +49,9 @@ class MemoryMediaStore:
         if data is None:
             raise unknown_medium()
         return data
+
+    async def touch(self, tenant: str, content_hashes: Collection[str]) -> frozenset[str]:
+        return frozenset(each for each in content_hashes if self._kept.get(tenant, each) is None)
 
 
 async def hash_within_bound(data: bytes, settings: SessionSettings) -> str:

@@ -41,10 +41,11 @@ def sessions_in_redis(storage: Storage, settings: SessionSettings) -> Sessions:
 
 
 def sessions_in_memory(settings: SessionSettings) -> Sessions:
+    conversations = MemoryConversationStore(settings)
     return Sessions(
-        conversations=MemoryConversationStore(settings),
+        conversations=conversations,
         media=MemoryMediaStore(settings),
         journal=MemoryTurnJournal(settings),
-        events=MemoryEventLog(settings),
+        events=MemoryEventLog(conversations, settings),
         transcripts=MemoryTranscripts(settings),
     )

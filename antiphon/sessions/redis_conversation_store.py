@@ -21,7 +21,7 @@ from antiphon.storage.scripts import NOW_MS, Script
 
 # Keys of all: the conversation, the tenant's list. A write carries a token of its own, by which it knows itself when it
 # comes twice.
-_USE: Final = """
+USE_CONVERSATION: Final = """
 local function use(id, lifetime_ms)
   redis.call('PEXPIRE', KEYS[1], lifetime_ms)
   redis.call('ZADD', KEYS[2], now_ms + lifetime_ms, id)
@@ -31,7 +31,7 @@ end
 # id, lifetime_ms, token, data, most of a tenant -> version, 0 for an id in use, -1 for one too many
 _CREATE: Final = Script(
     NOW_MS
-    + _USE
+    + USE_CONVERSATION
     + """
 local token = redis.call('HGET', KEYS[1], 'token')
 if token then return token == ARGV[3] and 1 or 0 end
@@ -45,7 +45,7 @@ return 1
 # id, lifetime_ms -> version and data, or nothing
 _LOAD: Final = Script(
     NOW_MS
-    + _USE
+    + USE_CONVERSATION
     + """
 local found = redis.call('HMGET', KEYS[1], 'version', 'data')
 if not found[1] then return {} end
@@ -56,7 +56,7 @@ return {tonumber(found[1]), found[2]}
 # id, lifetime_ms, token, data, expected version -> whether it was saved, and the version; nothing where there is none
 _SAVE: Final = Script(
     NOW_MS
-    + _USE
+    + USE_CONVERSATION
     + """
 local found = redis.call('HMGET', KEYS[1], 'version', 'token')
 if not found[1] then return {} end

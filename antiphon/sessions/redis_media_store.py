@@ -1,5 +1,6 @@
 """Media in Redis: a value each, and a tenant's list of them by expiry with their sizes."""
 
+from collections.abc import Collection
 from typing import Final
 
 from antiphon.sessions.media_store import hash_within_bound, media_full, unknown_medium
@@ -9,7 +10,7 @@ from antiphon.storage.keys import key_of
 from antiphon.storage.replies import data, integer
 from antiphon.storage.scripts import NOW_MS, Script
 
-# Keys of both: the medium, the tenant's list by expiry, their sizes.
+# Keys of all: the medium, the tenant's list by expiry, their sizes.
 _USE: Final = (
     NOW_MS
     + """
@@ -84,6 +85,14 @@ class RedisMediaStore:
         if found is None:
             raise unknown_medium()
         return data(found)
+
+    async def touch(self, tenant: str, content_hashes: Collection[str]) -> frozenset[str]:
+        gone = set()
+        for content_hash in content_hashes:
+            size = await self._storage.run(_TOUCH, _keys(tenant, content_hash), (content_hash, self._lifetime_ms))
+            if integer(size) < 0:
+                gone.add(content_hash)
+        return frozenset(gone)
 
 
 def _keys(tenant: str, content_hash: str) -> tuple[str, str, str]:

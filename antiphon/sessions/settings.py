@@ -29,9 +29,11 @@ class SessionSettings(BaseSettings):
     # How long ids and frames may wait to be written together.
     turn_write_seconds: float = Field(0.1, gt=0)
 
-    # Events of one stream that a client may have missed: some fifty seconds of sound.
-    event_count: int = Field(4096, gt=0)
+    # Events of one conversation that a client may have missed, their sound apart: the longest answer is some 7000
+    # events of 300 bytes. Of sound twenty seconds: more than is under way to a client, or handed out ahead.
+    event_count: int = Field(16_384, gt=0)
     event_bytes: int = Field(4 << 20, gt=0)
+    event_sound_bytes: int = Field(1 << 20, gt=0)
     event_seconds: float = Field(600.0, gt=0)
 
     # Spoken answers that a later request may refer to by id; a tenant's oldest are forgotten first.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from antiphon.errors import Conflict, Unavailable
+from antiphon.sessions.event_log import LoggedEvent
 from antiphon.sessions.opening import Sessions, open_sessions
 from antiphon.sessions.progress import Progress
 from antiphon.sessions.settings import SessionSettings
@@ -38,7 +39,8 @@ async def use_everything(sessions: Sessions, tenant: str) -> None:
     await writer.append(Progress(np.array([1, 2], np.int32), frames(2)))
     _, second = await sessions.journal.take_over(tenant, "turn_1")
     await second.finish()
-    await sessions.events.append(tenant, "stream_1", b"an event")
+    event = LoggedEvent(1, b"an event", b"a sound")
+    await sessions.events.keep(tenant, "conv_1", 2, [event], None)
     await sessions.transcripts.keep(tenant, "audio_1", "it is warm")
 
 
@@ -49,8 +51,8 @@ async def assert_everything_is_there(sessions: Sessions, tenant: str) -> None:
     turn = await sessions.journal.read(tenant, "turn_1")
     assert (turn.record, turn.is_finished) == (b"asked", True)
     assert turn.progress == Progress(np.array([1, 2], np.int32), frames(2))
-    page = await sessions.events.after(tenant, "stream_1", 0, 10)
-    assert [(event.id, event.data) for event in page.events] == [(1, b"an event")]
+    page = await sessions.events.after(tenant, "conv_1", 0, 10)
+    assert page.events == (LoggedEvent(1, b"an event", b"a sound"),)
     assert await sessions.transcripts.find(tenant, "audio_1") == "it is warm"
 
 
@@ -85,7 +87,7 @@ async def test_every_key_belongs_to_its_tenant_and_expires(own_redis: RedisServe
     await use_everything(open_sessions(own_storage, SessionSettings()), "acme")
     keys = await own_storage.execute("KEYS", "*")
     assert isinstance(keys, list)
-    assert len(keys) == 12
+    assert len(keys) == 13
     for key in keys:
         assert isinstance(key, bytes)
         assert key.startswith(b"antiphon:{acme}:")

@@ -80,6 +80,17 @@ async def test_a_medium_is_forgotten_some_time_after_its_last_use(opened: Opened
         await media.get("acme", left)
 
 
+async def test_media_that_are_touched_live_on_and_those_that_are_gone_are_told(opened: Opened) -> None:
+    media = opened(media_seconds=1.0).media
+    touched, left = [await media.put("acme", data) for data in (b"touched", b"left")]
+    await asyncio.sleep(0.6)
+    assert await media.touch("acme", [touched]) == frozenset()
+    assert await media.touch("evil", [touched]) == {touched}
+    await asyncio.sleep(0.6)
+    assert await media.touch("acme", [touched, left]) == {left}
+    assert await media.get("acme", touched) == b"touched"
+
+
 async def test_many_puts_at_once_keep_within_the_bound(opened: Opened) -> None:
     media = opened(media_bytes=1000).media
     puts = (media.put("acme", bytes([n]) * 100) for n in range(30))

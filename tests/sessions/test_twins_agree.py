@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from antiphon.errors import AntiphonError
 from antiphon.sessions.conversation import Message, TextPart
+from antiphon.sessions.event_log import LoggedEvent
 from antiphon.sessions.opening import Sessions, open_sessions
 from antiphon.sessions.progress import Progress
 from antiphon.sessions.settings import SessionSettings
@@ -27,7 +28,8 @@ TIGHT = SessionSettings(
     media_bytes=30,
     turn_progress_bytes=60,
     event_count=3,
-    event_bytes=11,
+    event_bytes=24,
+    event_sound_bytes=7,
     transcript_count=2,
 )
 TENANTS = st.sampled_from(["acme", "acme", "evil"])
@@ -39,9 +41,9 @@ NUMBERS = st.integers(0, 6)
     "operations",
     [
         ("create", "load", "save", "delete"),
-        ("put", "get"),
+        ("put", "get", "touch"),
         ("begin", "read", "append", "append", "take over", "finish"),
-        ("log", "log", "after"),
+        ("log", "log", "tell", "create", "after"),
         ("keep", "find"),
     ],
     ids=["conversations", "media", "journal", "events", "transcripts"],
@@ -100,6 +102,8 @@ class _Form:
                 return self._put(tenant, name.encode() * number * 4)
             case "get":
                 return self._sessions.media.get(tenant, self._hashes[number % len(self._hashes)])
+            case "touch":
+                return self._sessions.media.touch(tenant, self._hashes)
             case "keep":
                 return self._keep(tenant, name, str(number))
             case "find":
@@ -122,9 +126,12 @@ class _Form:
         return None
 
     def _log(self, operation: str, tenant: str, name: str, number: int) -> Awaitable[object] | None:
-        if operation == "log":
-            return self._sessions.events.append(tenant, name, name.encode() * number * 2 + b"x" * (number % 2))
-        return self._sessions.events.after(tenant, name, number, 2)
+        events = self._sessions.events
+        if operation == "after":
+            return events.after(tenant, name, number, 2)
+        told = conversation(name) if operation == "tell" else None
+        logged = (LoggedEvent(n, name.encode() * number * 2, b"s" * (n % 5)) for n in range(number, number + 3))
+        return events.keep(tenant, name, number % 3, [*logged], told)
 
     async def _put(self, tenant: str, data: bytes) -> str:
         content_hash = await self._sessions.media.put(tenant, data)
