@@ -1,5 +1,6 @@
 """Which copy computes which (row, expert) pair of one layer's call."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -51,29 +52,34 @@ def route(
     """experts (pairs): of each pair its expert. Every pair goes to one shard that holds it: first those without a
     choice, then the expert with the most pairs to the copy that would have least to do with them. may_split: also parts
     of an expert's pairs; otherwise all of them go to one copy, whose rounding is then that of all pairs together."""
-    counts = np.bincount(experts, minlength=len(copies))
-    burdens = [each.first for each in costs]
-    # Of each expert the shard of all its pairs, and of those that are split the shard of each.
-    chosen, split = np.full(len(copies), -1), dict[int, NDArray[np.int64]]()
-    missing: list[int] = []
-    free: list[int] = []
-    for expert in np.flatnonzero(counts).tolist():
-        holders = copies[expert]
-        if len(holders) == 1:
-            chosen[expert] = _least(holders, burdens, costs, int(counts[expert]))
-        else:
-            (free if holders else missing).append(expert)
-    for expert in sorted(free, key=lambda expert: -counts[expert]):
-        pieces = _pieces(int(counts[expert]), len(copies[expert]) if may_split else 1)
-        takers = [_least(copies[expert], burdens, costs, pairs) for pairs in pieces]
-        chosen[expert] = takers[0]
-        if len(pieces) > 1:
-            split[expert] = np.repeat(takers, pieces)
-    shards = chosen[experts]
-    for expert, takers_of_pairs in split.items():
-        shards[experts == expert] = takers_of_pairs
-    asked = sorted(set(shards.tolist()) - {-1})
-    return Routes({shard: np.flatnonzero(shards == shard) for shard in asked}, tuple(missing))
+    shards = copies.sole[experts]
+    missing: tuple[int, ...] = ()
+    if shards.size and shards.min() < 0:
+        missing = _choose(shards, experts, copies, costs, may_split=may_split)
+    counts = np.bincount(shards + 1).tolist()
+    pairs = {shard: np.flatnonzero(shards == shard) for shard, count in enumerate(counts[1:]) if count}
+    return Routes(pairs, missing)
+
+
+def _choose(
+    shards: NDArray[np.int64],
+    experts: NDArray[np.int64],
+    copies: LayerCopies,
+    costs: Sequence[ShardCost],
+    *,
+    may_split: bool,
+) -> tuple[int, ...]:
+    """Writes the shards of those pairs that have none yet, but for the missing experts, which it gives."""
+    sole = np.bincount(shards + 1, minlength=len(costs) + 1).tolist()[1:]
+    burdens = [cost.first + cost.pair * count for cost, count in zip(costs, sole, strict=True)]
+    counts = Counter(experts[shards < 0].tolist())
+    for expert, count in counts.most_common():
+        holders = copies.holders[expert]
+        if holders:
+            pieces = _pieces(count, len(holders) if may_split else 1)
+            takers = [_least(holders, burdens, costs, each) for each in pieces]
+            shards[experts == expert] = takers[0] if len(pieces) == 1 else np.repeat(takers, pieces)
+    return tuple(sorted(expert for expert in counts if not copies.holders[expert]))
 
 
 def _pieces(pairs: int, holders: int) -> list[int]:

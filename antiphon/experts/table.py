@@ -1,6 +1,6 @@
 """Who holds which experts: what each shard tells of itself, and the table that a trunk makes of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,8 +83,19 @@ class ShardDescription:
     routings: tuple[TrunkRouting, ...] = ()
 
 
-# Of each expert of a layer the shards that hold it, as places in the table.
-LayerCopies = Sequence[tuple[int, ...]]
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerCopies:
+    """Which shards hold the experts of one layer, by their places in the table."""
+
+    # Of each expert all of them, ascending.
+    holders: tuple[tuple[int, ...], ...]
+    # Int64 (experts): the only one, or -1.
+    sole: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, holders: Iterable[Iterable[int]]) -> "LayerCopies":
+        known = tuple(tuple(each) for each in holders)
+        return cls(known, np.array([each[0] if len(each) == 1 else -1 for each in known], dtype=np.int64))
 
 
 class ShardTable:
@@ -96,7 +107,7 @@ class ShardTable:
         for place, shard in enumerate(self.shards):
             for layer, expert in shard.held:
                 holders[layer][expert].append(place)
-        self._copies = tuple(tuple(tuple(each) for each in layer) for layer in holders)
+        self._copies = tuple(LayerCopies.of(layer) for layer in holders)
 
     def copies(self, layer: int) -> LayerCopies:
         return self._copies[layer]
@@ -105,7 +116,7 @@ class ShardTable:
         """Those that no shard holds."""
         return [
             (layer, expert)
-            for layer, experts in enumerate(self._copies)
-            for expert, shards in enumerate(experts)
+            for layer, copies in enumerate(self._copies)
+            for expert, shards in enumerate(copies.holders)
             if not shards
         ]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.experts.routing import LEAST_SPLIT_PAIRS, ShardCost, route
-from antiphon.experts.table import ShardLoad
+from antiphon.experts.table import LayerCopies, ShardLoad
 from tests.experts.shards import description
 
 _SHARDS = 4
@@ -29,7 +29,7 @@ def test_every_pair_goes_to_one_holder_of_its_expert_or_its_expert_is_told_as_mi
 ) -> None:
     experts = asked(data.draw, layer)
 
-    routes = route(experts, layer, prices, may_split=may_split)
+    routes = route(experts, LayerCopies.of(layer), prices, may_split=may_split)
 
     placed = Counter(place for places in routes.pairs.values() for place in places.tolist())
     lost = [place for place, expert in enumerate(experts) if expert in routes.missing]
@@ -47,7 +47,7 @@ def test_all_pairs_of_an_expert_go_to_one_copy_unless_they_may_be_split(
 ) -> None:
     experts = asked(data.draw, layer)
 
-    routes = route(experts, layer, prices)
+    routes = route(experts, LayerCopies.of(layer), prices)
 
     takers: dict[int, set[int]] = {}
     for shard, places in routes.pairs.items():
@@ -63,7 +63,7 @@ def test_shards_that_hold_everything_differ_by_no_more_than_the_busiest_expert(
     layer = [tuple(range(_SHARDS))] * expert_count
     experts = asked(data.draw, layer)
 
-    routes = route(experts, layer, [ShardCost()] * _SHARDS)
+    routes = route(experts, LayerCopies.of(layer), [ShardCost()] * _SHARDS)
 
     pairs = [len(routes.pairs.get(shard, ())) for shard in range(_SHARDS)]
     assert max(pairs) - min(pairs) <= max(Counter(experts.tolist()).values(), default=0)
@@ -71,7 +71,7 @@ def test_shards_that_hold_everything_differ_by_no_more_than_the_busiest_expert(
 
 @given(st.integers(2, _SHARDS), st.integers(2 * LEAST_SPLIT_PAIRS, 5000))
 def test_a_hot_expert_that_may_be_split_is_shared_by_its_copies(copies: int, pairs: int) -> None:
-    routes = route(np.zeros(pairs, np.int64), [tuple(range(copies))], [ShardCost()] * copies, may_split=True)
+    routes = route(np.zeros(pairs, np.int64), LayerCopies.of([range(copies)]), [ShardCost()] * copies, may_split=True)
 
     shares = [len(routes.pairs.get(shard, ())) for shard in range(copies)]
     assert sum(shares) == pairs
@@ -79,7 +79,7 @@ def test_a_hot_expert_that_may_be_split_is_shared_by_its_copies(copies: int, pai
 
 
 def test_a_few_pairs_are_not_split() -> None:
-    routes = route(np.zeros(LEAST_SPLIT_PAIRS, np.int64), [(0, 1)], [ShardCost(), ShardCost()], may_split=True)
+    routes = route(np.zeros(LEAST_SPLIT_PAIRS, np.int64), LayerCopies.of([(0, 1)]), [ShardCost()] * 2, may_split=True)
 
     assert len(routes.pairs) == 1
 
@@ -92,7 +92,7 @@ def test_the_copy_of_the_same_host_is_asked_unless_it_has_clearly_more_to_do(
     far = description("far", host_id="there")
     prices = [ShardCost.of(each, "here") for each in (near, far)]
 
-    routes = route(np.zeros(8, np.int64), [(0, 1)], prices)
+    routes = route(np.zeros(8, np.int64), LayerCopies.of([(0, 1)]), prices)
 
     assert list(routes.pairs) == [asked_shard]
 
@@ -100,6 +100,6 @@ def test_the_copy_of_the_same_host_is_asked_unless_it_has_clearly_more_to_do(
 def test_a_shard_that_drains_is_asked_only_for_what_no_other_has() -> None:
     prices = [ShardCost.of(each, "here") for each in (description("going", is_draining=True), description("staying"))]
 
-    routes = route(np.array([0, 0, 1, 2]), [(0, 1), (0,), (1,)], prices)
+    routes = route(np.array([0, 0, 1, 2]), LayerCopies.of([(0, 1), (0,), (1,)]), prices)
 
     assert {shard: places.tolist() for shard, places in routes.pairs.items()} == {0: [2], 1: [0, 1, 3]}
