@@ -57,6 +57,9 @@ class RandomTensors:
         generator = None if device.type == "meta" else torch.Generator(device)
         return {name: self._draw(name, dtype, device, generator) for name in names}
 
+    def stored_dtype(self, name: str) -> torch.dtype | None:  # noqa: ARG002
+        return None
+
     def _draw(self, name: str, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None) -> Tensor:
         shape = self._shapes[name]
         tensor = torch.empty(shape, dtype=dtype, device=device)

@@ -29,6 +29,10 @@ class TensorSource(Protocol):
         """Just these, all of them in `names`. Raises CheckpointError."""
         ...
 
+    def stored_dtype(self, name: str) -> torch.dtype | None:
+        """None where it is not stored but made in any type."""
+        ...
+
 
 class Checkpoint:
     """The tensors of one checkpoint directory, by their names on disk. Nothing is read before it is asked for."""
@@ -41,6 +45,12 @@ class Checkpoint:
     def names(self, prefix: str) -> list[str]:
         """Names on disk that start with `prefix`, sorted."""
         return sorted(name for name in self._source.names() if name.startswith(prefix))
+
+    def stored_dtype(self, name: str) -> torch.dtype | None:
+        """The type on disk, in which reading to a CPU maps without a copy; None where nothing is stored."""
+        if name not in self._source.names():
+            raise CheckpointError(_missing_sentence(self.directory, [name]))
+        return self._source.stored_dtype(name)
 
     def load(
         self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device | str = "cpu"
@@ -119,6 +129,15 @@ class _Files:
                     f"{self._directory / file}: expected {', '.join(inside[:3])}; {error}. Copy it again."
                 ) from error
         return read
+
+    def stored_dtype(self, name: str) -> torch.dtype | None:
+        file = self._directory / self._file_of[name]
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                dtype: torch.dtype = tensors.get_tensor(name).dtype
+                return dtype
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file}: expected {name}; {error}. Copy it again.") from error
 
 
 def load_experts(
