@@ -1,0 +1,50 @@
+"""What a step needs to know of its requests, and what its experts' calls have cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(slots=True)
+class ExpertUsage:
+    # One a shard and layer; those that came to nothing included.
+    calls: int = 0
+    # (row, expert) pairs that shards computed.
+    pairs: int = 0
+    # Calls that came to nothing, whose pairs were asked of another copy.
+    retries: int = 0
+    # In which a step had nothing to do but wait for shards.
+    wait_seconds: float = 0.0
+
+    def add(self, other: "ExpertUsage") -> None:
+        self.calls += other.calls
+        self.pairs += other.pairs
+        self.retries += other.retries
+        self.wait_seconds += other.wait_seconds
+
+
+class CallSample(NamedTuple):
+    layer: int
+    address: str
+    pairs: int
+    # Nanoseconds since the epoch.
+    started_ns: int
+    ended_ns: int
+    # The class of what kept it from an answer; empty with one.
+    error: str
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(slots=True)
+class ExpertStep:
+    """Written by the lanes, which take turns."""
+
+    # Whether anybody waits for the step any more.
+    is_wanted: Callable[[], bool] = _always
+    # Each call is noted, not only their sums.
+    is_sampled: bool = False
+    usage: ExpertUsage = field(default_factory=ExpertUsage)
+    samples: list[CallSample] = field(default_factory=list)

@@ -1,0 +1,211 @@
+"""A layer's experts on shards elsewhere: each pair is sent to a live copy, and to another one when that fails.
+
+No expert is ever skipped: with no copy left the step waits until there is one again.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, Unavailable
+from antiphon.experts.calls import ExpertCall, ExpertResult, ShardLink
+from antiphon.experts.routing import route
+from antiphon.experts.usual_times import Patience
+from services.thinker.expert_results import LayerResult, layer_result
+from services.thinker.expert_step import CallSample, ExpertStep
+from services.thinker.shard_roster import LinkedShard, LiveShards, ShardRoster
+from services.thinker.trunk_turns import TrunkTurns
+
+Places = NDArray[np.int64]
+
+# How often a step that waits looks whether anybody still waits for it.
+_LOOK_EVERY_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    result: ExpertResult
+    # With a shard that others can stand in for; without any it has `most_seconds`.
+    patience: Patience
+    # For a copy of an expert that has none, before the step fails.
+    wait_seconds: float
+
+
+class _Flight(NamedTuple):
+    """A call that is under way."""
+
+    shard: LinkedShard
+    link: ShardLink
+    # Which of the layer's pairs, and of which rows, each once.
+    places: Places
+    rows: Places
+    started_ns: int
+
+
+class LayerCall:
+    """All pairs of one layer and step."""
+
+    def __init__(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor, kind: ExpertResult) -> None:
+        self.layer, self.per_row, self.kind = layer, expert_ids.shape[1], kind
+        self.hidden, self.weights = hidden.cpu(), weights.flatten().cpu()
+        self.experts: Places = expert_ids.flatten().cpu().numpy()
+        self.result: LayerResult = layer_result(kind, hidden, self.per_row)
+
+    def part(self, places: Places) -> tuple[ExpertCall, Places]:
+        """Those of some pairs (ascending), and of which rows they are."""
+        of_pairs = places // self.per_row
+        is_first = np.ones(len(places), dtype=np.bool_)
+        np.not_equal(of_pairs[1:], of_pairs[:-1], out=is_first[1:])
+        rows = of_pairs[is_first]
+        everything = len(rows) == len(self.hidden)
+        call = ExpertCall(
+            self.layer,
+            self.hidden if everything else self.hidden.index_select(0, torch.from_numpy(rows)),
+            torch.from_numpy(np.cumsum(is_first, dtype=np.int32) - np.int32(1)),
+            torch.from_numpy(self.experts[places].astype(np.int32)),
+            self.weights.index_select(0, torch.from_numpy(places)),
+            len(self.experts),
+            self.kind,
+        )
+        return call, rows
+
+
+class ExpertCaller:
+    """For all layers; each lane of a step calls by links of its own."""
+
+    def __init__(self, roster: ShardRoster, rules: CallRules, turns: TrunkTurns) -> None:
+        self._roster, self._rules, self._turns = roster, rules, turns
+        # Of which the next calls are.
+        self.step = ExpertStep()
+
+    def compute(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+        """As Experts does. Raises Unavailable when a copy was waited for in vain."""
+        call = LayerCall(layer, hidden, expert_ids, weights, self._rules.result)
+        left: Places = np.arange(len(call.experts))
+        lane, until = self._turns.lane, 0.0
+        try:
+            while len(left):
+                live = self._roster.take(lane)
+                left, missing = self._tried(call, live, left)
+                if len(left):
+                    until = until or time.monotonic() + self._rules.wait_seconds
+                    self._wait(layer, missing, live, until)
+        finally:
+            self._roster.give_back(lane)
+        return call.result.sum()
+
+    def _tried(self, call: LayerCall, live: LiveShards, places: Places) -> tuple[Places, tuple[int, ...]]:
+        """The pairs that have no result yet, and those experts that have no copy."""
+        experts = call.experts[places]
+        may_split = call.kind is ExpertResult.SUMS
+        routes = route(experts, live.table.copies(call.layer), live.costs, may_split=may_split)
+        lost = [places[np.isin(experts, routes.missing)]] if routes.missing else []
+        flights = []
+        for shard, asked in routes.pairs.items():
+            flight = self._sent(call, live, shard, places[asked])
+            if flight is None:
+                lost.append(places[asked])
+            else:
+                flights.append(flight)
+        lost += self._received(call, flights)
+        return np.sort(np.concatenate(lost)) if lost else places[:0], routes.missing
+
+    def _sent(self, call: LayerCall, live: LiveShards, place: int, places: Places) -> _Flight | None:
+        shard, part = live.shards[place], call.part(places)
+        link, usual = shard.links[self._turns.lane], shard.usual.of(len(places))
+        is_needed = place in live.needed[call.layer]
+        patience = self._rules.patience
+        flight = _Flight(shard, link, places, part[1], time.time_ns())
+        try:
+            link.send(part[0], timeout_seconds=patience.most_seconds if is_needed else patience.seconds(usual))
+        except (Unavailable, DeadlineExceeded, Conflict) as error:
+            self._lose(call.layer, flight, error)
+            return None
+        return flight
+
+    def _received(self, call: LayerCall, flights: Sequence[_Flight]) -> list[Places]:
+        """Pairs of those that failed."""
+        began, landed = time.perf_counter(), []
+        with self._turns.away():
+            for flight in flights:
+                error = _landed(call, flight)
+                landed.append((flight, time.time_ns(), error))
+        self.step.usage.wait_seconds += time.perf_counter() - began
+        lost: list[Places] = []
+        for flight, ended_ns, error in landed:
+            if error is not None:
+                self._lose(call.layer, flight, error)
+                lost.append(flight.places)
+            else:
+                # What came after one that was waited for in vain says nothing of its shard.
+                self._note(call.layer, flight, ended_ns, is_usual=not lost)
+        return lost
+
+    def _note(self, layer: int, flight: _Flight, ended_ns: int, *, is_usual: bool) -> None:
+        usage = self.step.usage
+        usage.calls += 1
+        usage.pairs += len(flight.places)
+        if is_usual:
+            flight.shard.usual.saw(len(flight.places), (ended_ns - flight.started_ns) / 1e9)
+        self._sample(layer, flight, ended_ns)
+
+    def _lose(self, layer: int, flight: _Flight, error: AntiphonError) -> None:
+        self.step.usage.calls += 1
+        self.step.usage.retries += 1
+        self._sample(layer, flight, time.time_ns(), type(error).__name__)
+        # A shard that has given an expert up meanwhile is as good as before, by a later table.
+        self._roster.lose(flight.shard, error, on_probation=not isinstance(error, Conflict))
+
+    def _sample(self, layer: int, flight: _Flight, ended_ns: int, error: str = "") -> None:
+        if self.step.is_sampled:
+            sample = CallSample(layer, flight.shard.address, len(flight.places), flight.started_ns, ended_ns, error)
+            self.step.samples.append(sample)
+
+    def _wait(self, layer: int, missing: tuple[int, ...], live: LiveShards, until: float) -> None:
+        """For another table than that, if experts have no copy by it."""
+        began = time.perf_counter()
+        self._roster.give_back(self._turns.lane)
+        with self._turns.away():
+            while True:
+                if not self.step.is_wanted():
+                    raise Unavailable("Nobody waits any more for the step, whose experts could not be reached.")
+                if time.monotonic() > until:
+                    raise Unavailable(self._in_vain(layer, missing))
+                if not missing or self._roster.live.epoch > live.epoch:
+                    break
+                self._roster.wait(live.epoch, _LOOK_EVERY_SECONDS)
+        self.step.usage.wait_seconds += time.perf_counter() - began
+
+    def _in_vain(self, layer: int, missing: tuple[int, ...]) -> str:
+        seconds = f"within {self._rules.wait_seconds:g} s"
+        if not missing:
+            return f"No shard answered for layer {layer} {seconds}, though there are some. Look at what they log."
+        return (
+            f"No shard holds expert {missing[0]} of layer {layer} ({len(missing)} are missing), and none came "
+            f"{seconds}. Start a shard that does."
+        )
+
+
+def _landed(call: LayerCall, flight: _Flight) -> AntiphonError | None:
+    """What kept it from it."""
+    try:
+        call.result.add(flight.places, flight.rows, flight.link.receive())
+    except (Unavailable, DeadlineExceeded, Conflict) as error:
+        return error
+    return None
+
+
+class RemoteExperts:
+    """Of one layer."""
+
+    def __init__(self, layer: int, caller: ExpertCaller) -> None:
+        self._layer, self._caller = layer, caller
+
+    def __call__(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+        return self._caller.compute(self._layer, hidden, expert_ids, weights)
