@@ -9,7 +9,7 @@ from torch import Tensor
 
 from antiphon.errors import Conflict, DeadlineExceeded, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult
-from antiphon.experts.table import ExpertKey, ExpertModel, ShardDescription
+from antiphon.experts.table import ExpertKey, ExpertModel, ShardDescription, TrunkRouting
 from antiphon.model.kernels.packed_experts import ExpertWeights, PackedPairs, summed_pairs, weighted_pairs
 
 Mood = Literal["well", "dead", "hanging", "stopping"]
@@ -106,3 +106,27 @@ class FakeLink:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class FakeNetwork:
+    """Shards by their names."""
+
+    def __init__(self, shards: Iterable[FakeShard]) -> None:
+        self._shards = {shard.name: shard for shard in shards}
+        self.links: list[FakeLink] = []
+        # What was reported to whom.
+        self.reports: list[tuple[str, TrunkRouting]] = []
+
+    async def addresses(self) -> list[str]:
+        return list(self._shards)
+
+    async def describe(self, address: str, *, timeout_seconds: float) -> ShardDescription:  # noqa: ARG002
+        return self._shards[address].describe()
+
+    def link(self, shard: ShardDescription) -> FakeLink:
+        opened = self._shards[shard.address].link()
+        self.links.append(opened)
+        return opened
+
+    async def report(self, address: str, routing: TrunkRouting, *, timeout_seconds: float) -> None:  # noqa: ARG002
+        self.reports.append((address, routing))

@@ -83,8 +83,10 @@ def _choose(
 
 
 def _pieces(pairs: int, holders: int) -> list[int]:
-    """Two for each copy, if they are worth it: so they can be packed around what the copies have to do beside."""
-    count = max(1, min(2 * holders, pairs // LEAST_SPLIT_PAIRS)) if holders > 1 else 1
+    """Two for each copy, so that they can be packed around what the copies have to do beside, or one where two are not
+    worth it."""
+    most = pairs // LEAST_SPLIT_PAIRS
+    count = max(1, 2 * holders if most >= 2 * holders > 2 else min(holders, most))
     return [pairs // count + (each < pairs % count) for each in range(count)]
 
 

@@ -1,6 +1,7 @@
 """Who holds which experts: what each shard tells of itself, and the table that a trunk makes of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,6 +109,15 @@ class ShardTable:
             for layer, expert in shard.held:
                 holders[layer][expert].append(place)
         self._copies = tuple(LayerCopies.of(layer) for layer in holders)
+
+    def told_anew(self, shards: Sequence[ShardDescription]) -> "ShardTable":
+        """The table of these, with less to do where none of them has other experts than before."""
+        before = [(each.shard_id, each.held) for each in self.shards]
+        if before != [(each.shard_id, each.held) for each in shards]:
+            return ShardTable(self.model, shards)
+        renewed = copy(self)
+        renewed.shards = tuple(shards)
+        return renewed
 
     def copies(self, layer: int) -> LayerCopies:
         return self._copies[layer]

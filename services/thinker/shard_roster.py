@@ -52,10 +52,10 @@ class LiveShards:
     needed: tuple[frozenset[int], ...]
 
     @classmethod
-    def of(cls, epoch: int, model: ExpertModel, described: Sequence[Described], host_id: str) -> "LiveShards":
-        table = ShardTable(model, [description for description, _ in described])
+    def of(cls, epoch: int, before: ShardTable, described: Sequence[Described], host_id: str) -> "LiveShards":
+        table = before.told_anew([description for description, _ in described])
         costs = tuple(ShardCost.of(each, host_id) for each in table.shards)
-        needed = tuple(frozenset(table.copies(layer).sole.tolist()) - {-1} for layer in range(model.layers))
+        needed = tuple(frozenset(table.copies(layer).sole.tolist()) - {-1} for layer in range(table.model.layers))
         return cls(epoch, table, tuple(shard for _, shard in described), costs, needed)
 
     @property
@@ -74,7 +74,7 @@ class ShardRoster:
 
     def __init__(self, model: ExpertModel, host_id: str, *, probation_seconds: float) -> None:
         self.model, self._host_id, self._probation_seconds = model, host_id, probation_seconds
-        self.live = LiveShards.of(0, model, (), host_id)
+        self.live = LiveShards.of(0, ShardTable(model, ()), (), host_id)
         # Called from a lane's thread when it has lost a shard.
         self.on_loss: Callable[[], None] = lambda: None
         self._probations: dict[str, _Probation] = {}
@@ -150,7 +150,7 @@ class ShardRoster:
         """Under the lock."""
         before = self.live
         staying = [(description, shard) for description, shard in described if not shard.is_lost]
-        self.live = LiveShards.of(before.epoch + 1, self.model, staying, self._host_id)
+        self.live = LiveShards.of(before.epoch + 1, before.table, staying, self._host_id)
         self._left += [(before.epoch, shard) for shard in before.shards if shard not in self.live.shards]
         self._changed.notify_all()
 

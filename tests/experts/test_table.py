@@ -17,3 +17,14 @@ def test_what_no_shard_holds_is_told() -> None:
 
     assert table.missing() == [(0, 3), (1, 2)]
     assert ShardTable(MODEL, [description("a", everything)]).missing() == []
+
+
+def test_a_table_that_is_told_anew_follows_what_shards_hold() -> None:
+    table = ShardTable(MODEL, [description("a", [(0, 0)])])
+
+    same = table.told_anew([description("a", [(0, 0)], is_draining=True)])
+    other = table.told_anew([description("a", [(0, 1)])])
+
+    assert same.shards[0].is_draining
+    assert same.copies(0).holders == table.copies(0).holders == ((0,), (), (), ())
+    assert other.copies(0).holders == ((), (0,), (), ())
