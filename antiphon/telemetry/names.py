@@ -38,6 +38,7 @@ CACHED_MEDIA: Final = "antiphon.cached_media"
 REQUEST_ID: Final = "antiphon.request_id"
 # On whose behalf; also the key under which it travels from process to process.
 TENANT: Final = "antiphon.tenant"
+RESUMED: Final = "antiphon.resumed"
 ERROR_TYPE: Final = "error.type"
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 HTTP_ROUTE: Final = "http.route"

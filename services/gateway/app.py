@@ -146,7 +146,7 @@ def _add_routes(
         responses=openapi.EVENTS_RESPONSES,
     )
     turns = TurnOpener(conductor, app.state.gate, app.state.admission)
-    parts = RealtimeParts(settings, model, turns, media, bodies, metrics, app.state.live_sessions)
+    parts = RealtimeParts(settings, model, turns, media, bodies, metrics, app.state.live_sessions, SessionSettings())
     add_realtime_routes(app, parts, live)
     door = TurnDoor(app.state.gate, app.state.admission, bodies, metrics)
     add_audio_routes(app, settings, model, conductor, door)

@@ -1,22 +1,29 @@
 """One turn of a live session, let in as every request is and charged to its caller."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from opentelemetry.trace import SpanContext
 
 from antiphon.errors import AntiphonError
 from antiphon.telemetry import tracing
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
+from services.gateway.answer_journal import AnswerJournal
 from services.gateway.error_envelope import envelope_of, log_defect, status_of
 from services.gateway.metering import MeteredRequest
 from services.gateway.realtime.account import Account
 from services.gateway.realtime.core.outcomes import RateLimit, RateLimitsUpdated
 from services.gateway.realtime.core.response import Failure, Usage
 from services.gateway.turn import Conductor
+from services.gateway.turn_course import FROM_THE_BEGINNING, ProgressLog, TurnCourse
 from services.gateway.turn_demand import demand_of
 from services.gateway.turn_gate import TurnGate
+from services.gateway.turn_recovery import with_seeds
 from services.gateway.turn_request import TurnEvent, TurnRequest
 from services.gateway.turn_usage import TurnUsage
 from services.gateway.turn_watch import TurnWatch
@@ -24,6 +31,47 @@ from services.gateway.turn_watch import TurnWatch
 _ENDPOINT: Final = "/v1/realtime"
 # Of all that may be limited, what the protocol has a name for.
 _TOLD_BUDGETS: Final[tuple[Literal["requests", "tokens"], ...]] = ("requests", "tokens")
+
+
+class LateProgress:
+    """Notes how far a turn comes whose journal begins later, if ever."""
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[Sequence[int], NDArray[np.int16] | None]] = []
+        self._log: ProgressLog | None = None
+
+    def record(self, token_ids: Sequence[int] = (), frames: NDArray[np.int16] | None = None) -> None:
+        if self._log is not None:
+            self._log.record(token_ids, frames)
+        else:
+            self._noted.append((token_ids, frames))
+
+    def hand_over(self, log: ProgressLog) -> None:
+        """What was noted, and from now on what comes."""
+        for token_ids, frames in self._noted:
+            log.record(token_ids, frames)
+        self._noted, self._log = [], log
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTurn:
+    """Runs already; whoever began it closes it."""
+
+    asked: TurnRequest
+    events: AsyncIterator[TurnEvent]
+    watch: TurnWatch
+    span: SpanContext
+    progress: LateProgress = field(default_factory=LateProgress)
+
+
+@dataclass(frozen=True, slots=True)
+class Journalling:
+    """Of a turn that another gateway can go on with, or has begun."""
+
+    journal: Callable[[TurnRequest, TurnUsage], AbstractAsyncContextManager[AnswerJournal]]
+    # Of one that goes on: what its listener has, and its first gateway's bound of answers without one of their own.
+    delivered_samples: int = 0
+    default_answer_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +87,45 @@ class TurnOpener:
         asked: TurnRequest,
         watch: TurnWatch,
         turn_id: str,
-        begun: AsyncIterator[TurnEvent] | None = None,
+        begun: OpenTurn | None = None,
+        journalling: Journalling | None = None,
         *,
         takes_place: bool = True,
     ) -> AsyncIterator[AsyncIterator[TurnEvent]]:
-        """The turn's events; leaving the block stops every stage and settles the account. begun: of the same turn,
-        where it runs already and is closed by whoever has begun it. takes_place: of those that the gateway and the
-        caller may have at once; without it, the turn must not keep anybody out."""
+        """The turn's events; leaving the block stops every stage and settles the account. begun: the same turn, where
+        it runs already. takes_place: of those that the gateway and the caller may have at once; without it, the turn
+        must not keep anybody out."""
         caller = await account.renew()
-        asked = on_behalf_of(caller, asked)
+        asked = with_seeds(on_behalf_of(caller, asked)) if begun is None else begun.asked
         metered = MeteredRequest(_ENDPOINT, self.admission.model_id, turn_id)
         demand = demand_of(asked) if takes_place else replace(demand_of(asked), place=None)
         place = self.gate.turn(watch, caller.tenant) if takes_place else self.gate.ahead()
         with place, tracing.of_tenant(caller.tenant):
             async with (
                 self.admission.admit(caller, demand, watch.usage, metered) as admitted,
-                self.conductor.open_turn(asked, watch) if begun is None else nullcontext(begun) as events,
+                _course(journalling, asked, watch.usage) as course,
+                self._events(asked, watch, begun, course, journalling) as events,
                 aclosing(settled_at_end(events, admitted)) as settled,
             ):
                 yield settled
+
+    def _events(
+        self,
+        asked: TurnRequest,
+        watch: TurnWatch,
+        begun: OpenTurn | None,
+        course: TurnCourse,
+        journalling: Journalling | None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[TurnEvent]]:
+        if begun is not None:
+            if course.log is not None:
+                begun.progress.hand_over(course.log)
+            return nullcontext(begun.events)
+        conductor = self.conductor
+        if journalling is not None and journalling.default_answer_tokens is not None:
+            limits = replace(conductor.limits, default_answer_tokens=journalling.default_answer_tokens)
+            conductor = replace(conductor, limits=limits)
+        return conductor.open_turn(asked, watch, course)
 
     async def may_ask(self, caller: Caller) -> bool:
         """Something of every budget is left: who would be refused has nothing computed ahead. Raises Unavailable."""
@@ -76,6 +144,15 @@ class TurnOpener:
             if name in standing
         )
         return [RateLimitsUpdated(limits)] if limits else []
+
+
+@asynccontextmanager
+async def _course(journalling: Journalling | None, asked: TurnRequest, usage: TurnUsage) -> AsyncIterator[TurnCourse]:
+    if journalling is None:
+        yield FROM_THE_BEGINNING
+        return
+    async with journalling.journal(asked, usage) as journal:
+        yield TurnCourse(journal.known, journalling.delivered_samples, journal.recorder)
 
 
 def usage_of(taken: TurnUsage) -> Usage:

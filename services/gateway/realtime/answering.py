@@ -2,8 +2,10 @@
 listener than he needs."""
 
 import asyncio
+import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +13,23 @@ from numpy.typing import NDArray
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext
 
+from antiphon.errors import AntiphonError, NotFound
+from antiphon.sessions.turn_journal import unknown_turn
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.playback import Playback
+from services.gateway.answer_place import Delivery
 from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener, failure_of, usage_of
 from services.gateway.realtime.core.answer import Answer
 from services.gateway.realtime.core.outcomes import Outcomes, StartAnswer
 from services.gateway.realtime.core.response import Response
 from services.gateway.realtime.core.session import Session
+from services.gateway.realtime.live_journals import LiveJournals
 from services.gateway.realtime.prompting import Prompting
-from services.gateway.realtime.sound_formats import SoundOut
+from services.gateway.realtime.resuming import ResumedAnswer
+from services.gateway.realtime.sound_formats import SoundAgain, SoundOut
 from services.gateway.realtime.speculation import HeldTurn
 from services.gateway.turn_request import ReasoningDelta, SpeechDelta, TextDelta, ToolCallDelta, TurnEnd, TurnEvent
 from services.gateway.turn_watch import TurnWatch
@@ -43,6 +50,8 @@ class Answering:
     turns: TurnOpener
     prompting: Prompting
     metrics: Metrics
+    # None: responses do not go on elsewhere.
+    journals: LiveJournals | None
     # Where the listener of this session is.
     playback: Playback
     ahead_seconds: float
@@ -61,23 +70,69 @@ class Answering:
             watch = TurnWatch(span, self.metrics, clock) if begun is None else begun.watch.answers(span, clock)
             try:
                 asked = self.prompting.answer(response.options, start.items)
-                if asked.speech is not None:
-                    watch.listened_to(self.prompting.gateway.first_sound_seconds)
-                running = begun.events if begun is not None else None
-                answer = self.session.answering(response.id)
-                if answer is not None:
-                    answer.count_used = lambda: usage_of(watch.usage)
-                async with self.turns.open(self.account, asked, watch, response.id, running) as events:
-                    self.perform([*await self.turns.rate_limits(self.account.caller)])
-                    said = _Said(self, start, watch, time.monotonic())
-                    async for event in events:
-                        if not await said.tell(event):
-                            return
+                kept = self.journals.begun(response.id, self.account.caller.tenant) if self.journals else None
+                opened = self.turns.open(self.account, asked, watch, response.id, begun, kept)
+                said = _Said(self, response, watch, after_speech=start.after_speech)
+                await self._tell(opened, said, watch, speaks=asked.speech is not None)
             except Exception as error:
                 self._fail(response.id, error, watch, span)
             finally:
                 if held is not None:
                     await held.close()
+
+    async def go_on(self, resumed: ResumedAnswer, clock: FirstPacketClock) -> None:
+        """With what another gateway was giving, in the same trace."""
+        response, tenant = resumed.response, self.account.caller.tenant
+        try:
+            if self.journals is None:
+                raise unknown_turn()
+            begun = await self.journals.find(tenant, response.id)
+        except NotFound as error:
+            return self._begin_again(resumed, error)
+        attributes = {**self._attributes(response), names.RESUMED: True}
+        with tracing.span(
+            names.SPAN_REALTIME_RESPONSE, attributes, parent=begun.trace, links=(self.session_span,)
+        ) as span:
+            watch = TurnWatch(span, self.metrics, clock)
+            watch.usage.audio_out_samples = resumed.place.samples
+            try:
+                again = SoundAgain.behind(resumed.place.samples, resumed.sound_bytes, response.options.encoding)
+                kept = self.journals.taken_over(response.id, tenant, begun, again.first_sample)
+                turn_id = f"{response.id}.{secrets.token_hex(4)}"
+                opened = self.turns.open(self.account, begun.request, watch, turn_id, None, kept)
+                said = _Said(self, response, watch, resumed=resumed, again=again)
+                await self._tell(opened, said, watch, speaks=begun.request.speech is not None)
+            except Exception as error:
+                self._fail(response.id, error, watch, span)
+        return None
+
+    async def _tell(
+        self,
+        opened: AbstractAsyncContextManager[AsyncIterator[TurnEvent]],
+        said: "_Said",
+        watch: TurnWatch,
+        *,
+        speaks: bool,
+    ) -> None:
+        if speaks:
+            watch.listened_to(self.prompting.gateway.first_sound_seconds)
+        answer = self.session.answering(said.response.id)
+        if answer is not None:
+            answer.count_used = lambda: usage_of(watch.usage)
+        async with opened as events:
+            self.perform([*await self.turns.rate_limits(self.account.caller)])
+            said.began = time.monotonic()
+            async for event in events:
+                if not await said.tell(event):
+                    return
+
+    def _begin_again(self, resumed: ResumedAnswer, error: AntiphonError) -> None:
+        """Its journal had not begun, or is gone."""
+        response = resumed.response
+        if response.in_conversation and not resumed.has_begun:
+            return self.perform(self.session.again(response))
+        failure = failure_of(error)
+        return self.perform(self.session.close_answer(response.id, lambda answer: answer.failed(failure)))
 
     def _fail(self, response_id: str, error: Exception, watch: TurnWatch, span: Span) -> None:
         tracing.mark_failed(span, error)
@@ -101,47 +156,70 @@ class Answering:
 
 
 class _Said:
-    """One response's events on their way to its client."""
+    """One response's events on their way to its client. resumed: as far as he was told it by another gateway; again:
+    of its sound, what is made again and not told."""
 
-    def __init__(self, answering: Answering, start: StartAnswer, watch: TurnWatch, began: float) -> None:
-        self._to, self._start, self._watch, self._began = answering, start, watch, began
-        self._response = start.response
-        self._sound = SoundOut(self._response.options.encoding)
-        self._is_first_sound = True
+    def __init__(
+        self,
+        answering: Answering,
+        response: Response,
+        watch: TurnWatch,
+        *,
+        after_speech: bool = False,
+        resumed: ResumedAnswer | None = None,
+        again: SoundAgain | None = None,
+    ) -> None:
+        self._to, self.response, self._watch = answering, response, watch
+        self._after_speech = after_speech
+        self._delivery = Delivery(resumed.place if resumed is not None else None)
+        self._known_samples = again.known_samples if again is not None else 0
+        self._sound = SoundOut(response.options.encoding, again.known_bytes if again is not None else 0)
+        self._is_first_sound = resumed is None or not resumed.place.samples
+        self.began = time.monotonic()
 
     async def tell(self, event: TurnEvent) -> bool:
         """False when the response has been stopped meanwhile."""
-        match event:
+        match None if isinstance(event, ReasoningDelta) else self._delivery.news(event):
             case SpeechDelta(samples):
                 for first in range(0, len(samples), _DELTA_SAMPLES):
                     await self._speak(samples[first : first + _DELTA_SAMPLES])
             case TextDelta(text):
                 self._tell(lambda answer: answer.said(text))
-                if not self._response.options.speaks:
+                if not self.response.options.speaks:
                     self._watch.packet_sent(has_sound=False)
             case ToolCallDelta(_, name, arguments):
                 self._tell(lambda answer: answer.called(name) if name is not None else answer.argued(arguments))
-            case TurnEnd():
-                self._end(event)
-            case ReasoningDelta():
+            case TurnEnd() as end:
+                self._end(end)
+            case _:
                 pass
         await self._to.room()
-        return self._to.session.answering(self._response.id) is not None
+        return self._to.session.answering(self.response.id) is not None
 
     async def _speak(self, samples: NDArray[np.float32]) -> None:
+        samples = self._not_known(samples)
+        if not len(samples):
+            return
         await self._pace()
         data, count = self._sound.push(samples), len(samples)
-        answer = self._to.session.answering(self._response.id)
+        answer = self._to.session.answering(self.response.id)
         if answer is None:
             return
         answer.used = usage_of(self._watch.usage)
         now = time.monotonic()
         heard_by = self._to.playback.deliver(count, now)
-        self._to.perform(self._to.session.answer_spoke(self._response.id, count, data, heard_by))
+        self._to.perform(self._to.session.answer_spoke(self.response.id, count, data, heard_by))
         self._watch.packet_sent(has_sound=True, sample_count=count)
-        if self._is_first_sound and self._start.after_speech:
-            self._to.metrics.realtime_turn_latency.observe(now - self._began)
+        if self._is_first_sound and self._after_speech:
+            self._to.metrics.realtime_turn_latency.observe(now - self.began)
         self._is_first_sound = False
+
+    def _not_known(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        known = min(self._known_samples, len(samples))
+        if known:
+            self._known_samples -= known
+            self._sound.push(samples[:known])
+        return samples[known:]
 
     async def _pace(self) -> None:
         """Until the listener has less than he needs; meanwhile the stages fill what lies between, and wait too."""
@@ -150,13 +228,13 @@ class _Said:
             await asyncio.sleep(max(0.0, ends_at - time.monotonic() - self._to.ahead_seconds))
 
     def _tell(self, fact: Callable[[Answer], Outcomes]) -> None:
-        answer = self._to.session.answering(self._response.id)
+        answer = self._to.session.answering(self.response.id)
         if answer is not None:
             answer.used = usage_of(self._watch.usage)
             self._to.perform(fact(answer))
 
     def _end(self, end: TurnEnd) -> None:
-        session, response_id = self._to.session, self._response.id
+        session, response_id = self._to.session, self.response.id
         self._watch.ended(end)
         rest = self._sound.finish()
         if rest and not self._is_first_sound:

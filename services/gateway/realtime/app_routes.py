@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from antiphon.sessions.opening import Sessions
+from antiphon.sessions.settings import SessionSettings
 from antiphon.telemetry.metrics import Metrics
 from services.gateway import openapi
+from services.gateway.answer_journal import AnswerJournals
 from services.gateway.config import GatewaySettings
 from services.gateway.media_source import MediaSource
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.client_secrets import ClientSecret, ClientSecretsRoute
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.entry import Entrance
-from services.gateway.realtime.keeping import SessionKeeper
 from services.gateway.realtime.route import PATH, RealtimeRoute
+from services.gateway.realtime.session_keeper import SessionKeeper
 from services.gateway.realtime.session_setup import SessionSetup
 from services.gateway.request_body import BodyRoom
 from services.gateway.served_model import ServedModel
@@ -32,13 +34,16 @@ class RealtimeParts:
     metrics: Metrics
     # None: live sessions are not kept.
     sessions: Sessions | None
+    kept: SessionSettings
 
 
 def add_realtime_routes(app: FastAPI, parts: RealtimeParts, settings: RealtimeSettings) -> None:
     entrance = Entrance(parts.model, settings, parts.gateway, parts.turns.admission)
-    kept = parts.sessions
-    keeper = SessionKeeper(kept.conversations, kept.media, settings.keep_seconds) if kept is not None else None
-    setup = SessionSetup(parts.turns, parts.media, parts.metrics, keeper)
+    keeper = journals = None
+    if parts.sessions is not None:
+        keeper = SessionKeeper.of(parts.sessions, parts.kept, settings.keep_patience_seconds)
+        journals = AnswerJournals.of(parts.sessions, parts.kept)
+    setup = SessionSetup(parts.turns, parts.media, parts.metrics, keeper, journals)
     app.add_api_websocket_route(PATH, RealtimeRoute(entrance, setup, parts.metrics).connect)
     app.add_api_route(
         f"{PATH}/client_secrets",

@@ -57,8 +57,8 @@ class RealtimeSettings(BaseSettings):
 
     # So that it goes on at another gateway. None: where sessions are kept in Redis.
     keeps_sessions: bool | None = None
-    # Changes that follow each other so soon are kept together.
-    keep_seconds: float = Field(0.2, gt=0)
+    # An event waits so long to be kept before it is sent all the same.
+    keep_patience_seconds: float = Field(0.05, gt=0)
 
     # Client secrets.
     secret_seconds: int = Field(600, ge=10, le=7200)

@@ -22,6 +22,8 @@ from services.gateway.realtime.core.items import Item
 from services.gateway.realtime.core.outcomes import (
     AnswerComing,
     AnswerForeseen,
+    BufferCleared,
+    Event,
     ItemAdded,
     ItemDone,
     ListenerStopped,
@@ -32,9 +34,11 @@ from services.gateway.realtime.core.outcomes import (
     Transcribe,
 )
 from services.gateway.realtime.dialect.client_events import AnyEvent, event_id_of, read_event
+from services.gateway.realtime.dialect.frames import Frame
 from services.gateway.realtime.dialect.server_events import Teller
-from services.gateway.realtime.keeping import Keeping
+from services.gateway.realtime.keeping import TAKEN_OVER, Keeping
 from services.gateway.realtime.outbox import ClientStalledError, Outbox
+from services.gateway.realtime.resuming import ResumedAnswer
 from services.gateway.realtime.transcribing import Transcribing
 from services.gateway.turn_gate import TurnGate
 
@@ -64,6 +68,27 @@ _STALLED: Final = Closing(1008, "The client reads too slowly.")
 _DEFECT: Final = Closing(1011, "The server failed. It is not your fault.")
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a session does beside reading and writing."""
+
+    answering: Answering
+    transcribing: Transcribing
+    ahead: Ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a client is told first."""
+
+    # The items that there are from before, behind the session.
+    tells_items: bool = False
+    # To one who comes back to an event of his: what followed on it, instead of the session and its items.
+    missed: Sequence[Frame] | None = None
+    answers: Sequence[ResumedAnswer] = ()
+    transcribing: Sequence[Transcribe] = ()
+
+
 class Connection:
     def __init__(
         self, socket: WebSocket, commands: Commands, teller: Teller, outbox: Outbox, settings: RealtimeSettings
@@ -80,19 +105,13 @@ class Connection:
         # None where sessions are not kept.
         self.keeping: Keeping | None = None
 
-    async def run(
-        self, answering: Answering, transcribing: Transcribing, ahead: Ahead, gate: TurnGate, *, tells_items: bool
-    ) -> None:
-        """Returns when the connection is closed and nothing runs for it any more. tells_items: there are some from
-        before."""
-        self._answering, self._transcribing, self._ahead = answering, transcribing, ahead
-        self._outbox.push(self._teller.created())
-        if tells_items:
-            self._tell_items(answering.session.items)
-        self.perform(answering.session.beginning())
+    async def run(self, parts: Parts, gate: TurnGate, beginning: Beginning) -> None:
+        """Returns when the connection is closed and nothing runs for it any more."""
+        self._answering, self._transcribing, self._ahead = parts.answering, parts.transcribing, parts.ahead
         if self.keeping is not None:
             self.spawn(self.keeping.run(), "session keeping")
-        self.spawn(transcribing.run(), "transcriptions")
+        self._begin(beginning)
+        self.spawn(parts.transcribing.run(), "transcriptions")
         writer = asyncio.create_task(self._write(), name="realtime writer")
         reader, expiry = asyncio.create_task(self._read()), asyncio.create_task(self._expire(gate))
         ending: list[asyncio.Future[Closing | None]] = [reader, expiry, self._dismissed, writer]
@@ -100,8 +119,6 @@ class Connection:
             await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
             closing = next(end for end in ending if end.done()).result()
             await self._stop([reader, expiry, *self._tasks])
-            if self.keeping is not None:
-                await self.keeping.finish()
             await self._close(closing, writer)
         finally:
             await self._stop([*ending, *self._tasks])
@@ -118,19 +135,44 @@ class Connection:
                 case ListenerStopped():
                     self._answering.playback.ends_at = None
                 case Transcribe():
+                    if self.keeping is not None:
+                        self.keeping.note(outcome)
                     self._transcribing.ask(outcome)
                 case AnswerComing() | AnswerForeseen() | NothingForeseen():
                     self._ahead.carry_out(outcome)
                 case _:
-                    self._outbox.push(self._teller.tell(outcome))
+                    self._push(self._teller.tell(outcome), outcome)
+
+    def _begin(self, beginning: Beginning) -> None:
+        session = self._answering.session
+        if beginning.missed is None:
+            self._push(self._teller.created())
+            if beginning.tells_items:
+                self._tell_items(session.items)
+            return self.perform(session.beginning())
+        for frame in beginning.missed:
+            self._outbox.push(frame)
+        # What a client had sent and not committed is gone: he is told so, and that from here on everything is new.
+        self.perform([BufferCleared()])
+        for resumed in beginning.answers:
+            self._keep_answering(resumed.response.id, self._answering.go_on(resumed, FirstPacketClock()))
+        for wanted in beginning.transcribing:
+            self._transcribing.ask(wanted)
+        return None if beginning.answers else self.perform(session.beginning())
+
+    def _push(self, frame: Frame, event: Event | None = None) -> None:
+        self._outbox.push(frame)
         if self.keeping is not None:
-            self.keeping.note(outcomes)
+            self.keeping.told(event, frame)
+
+    async def _may_send(self, frame: Frame) -> bool:
+        return self.keeping is None or not frame.number or await self.keeping.kept(frame.number)
 
     def _tell_items(self, items: Iterable[Item]) -> None:
         previous_id: str | None = None
         for item in items:
             for event in (ItemAdded(item, previous_id), ItemDone(item, previous_id)):
-                self._outbox.push(self._teller.tell(event))
+                self._push(self._teller.tell(event))
             previous_id = item.id
 
     def dismiss(self, error: AntiphonError) -> None:
@@ -141,11 +183,18 @@ class Connection:
 
     def _start(self, start: StartAnswer) -> None:
         response_id, held = start.response.id, self._ahead.take(start)
-        task = self.spawn(self._answering.run(start, FirstPacketClock(), held), f"realtime {response_id}")
-        self._answers[response_id] = task
-        task.add_done_callback(lambda _: self._answers.pop(response_id, None))
+        task = self._keep_answering(response_id, self._answering.run(start, FirstPacketClock(), held))
         if held is not None:
             task.add_done_callback(lambda _: held.release())
+
+    def _keep_answering(self, response_id: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        def forget(task: asyncio.Task[None]) -> None:
+            if self._answers.get(response_id) is task:
+                del self._answers[response_id]
+
+        task = self._answers[response_id] = self.spawn(work, f"realtime {response_id}")
+        task.add_done_callback(forget)
+        return task
 
     async def _read(self) -> Closing | None:
         """Until the client goes, or says nothing for too long."""
@@ -177,7 +226,7 @@ class Connection:
             if status_of(error) >= 500:
                 log_defect(error)
             event_id = event.event_id if event else await asyncio.to_thread(event_id_of, frame)
-            self._outbox.push(self._teller.error(envelope_of(error).error, event_id))
+            self._push(self._teller.error(envelope_of(error).error, event_id))
 
     async def _event(self, frame: bytes) -> AnyEvent:
         if len(frame) <= _INLINE_BYTES:
@@ -186,7 +235,7 @@ class Connection:
 
     async def _write(self) -> Closing | None:
         try:
-            await self._outbox.write(self._socket.send_text)
+            await self._outbox.write(self._socket.send_text, self._may_send)
         except ClientStalledError:
             return _STALLED
         except (OSError, RuntimeError, WebSocketDisconnect):  # how a closed socket tells a sender
@@ -206,11 +255,16 @@ class Connection:
         return _EXPIRED
 
     async def _close(self, closing: Closing | None, writer: asyncio.Task[Closing | None]) -> None:
+        if closing is not None and closing.error_code is not None:
+            error = ErrorBody(message=closing.reason, type="invalid_request_error", param=None, code=closing.error_code)
+            if closing.error_code == TAKEN_OVER:
+                self._outbox.push(self._teller.last_word(error))
+            else:
+                self._push(self._teller.error(error, None))
+        if self.keeping is not None:
+            await self.keeping.finish()
         if closing is None:
             return
-        if closing.error_code is not None:
-            error = ErrorBody(message=closing.reason, type="invalid_request_error", param=None, code=closing.error_code)
-            self._outbox.push(self._teller.error(error, None))
         flushed = asyncio.ensure_future(self._outbox.flushed())
         await asyncio.wait([flushed, writer], timeout=_FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         await self._stop([flushed, writer])

@@ -15,6 +15,7 @@ from services.gateway.realtime.commands import SessionJson, Terms
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.core.session import SessionConfig
 from services.gateway.realtime.dialect import session_object
+from services.gateway.realtime.dialect.frames import event_number
 from services.gateway.served_model import ServedModel
 
 SUBPROTOCOL: Final = "realtime"
@@ -29,6 +30,8 @@ class Entry:
     config: SessionConfig
     # The one to go on with.
     session_id: str | None
+    # The last of its events that the client has, where he wants those that followed.
+    last_event: int | None
     # Answered to a client that offered it.
     subprotocol: str | None
 
@@ -56,7 +59,8 @@ class Entrance:
         terms = Terms(self.model, caller, self.settings, self.gateway)
         begun = values or session_object.initial(self.model)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
-        return Entry(terms, begun, terms.config_of(begun), query.get("session_id"), subprotocol)
+        session_id = query.get("session_id")
+        return Entry(terms, begun, terms.config_of(begun), session_id, _last_event(query, session_id), subprotocol)
 
     async def _known(self, headers: Headers, offered: list[str]) -> tuple[Caller, SessionJson | None]:
         """The caller, and the session that was set up for it."""
@@ -69,6 +73,17 @@ class Entrance:
         if by_protocol is not None:
             headers = Headers({**headers, "authorization": f"Bearer {by_protocol}"})
         return await self.admission.identify(headers), None
+
+
+def _last_event(query: QueryParams, session_id: str | None) -> int | None:
+    named = query.get("last_event_id")
+    if named is not None and session_id is None:
+        raise InvalidInput(
+            "Missing required parameter: 'session_id'. 'last_event_id' names an event of that session.",
+            param="session_id",
+            code="missing_required_parameter",
+        )
+    return None if named is None or session_id is None else event_number(named, session_id)
 
 
 def _check_dialect(headers: Headers, query: QueryParams) -> None:

@@ -1,120 +1,64 @@
-"""Keeps live sessions while they last, so that a client that lost its gateway finds its conversation at any other.
+"""Keeps a live session while it lasts, so that a client that lost its gateway goes on with it at any other.
 
-Saving goes on beside the session and never holds it up; where it cannot be kept the session is served all the same.
+Every event is kept before it is sent, with the session that it tells of where that has changed. It waits for a moment
+at most: where it cannot be kept the session is served all the same.
 """
 
 import asyncio
 import logging
-import re
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 from antiphon.errors import AntiphonError, Conflict, NotFound, TooLarge, Unavailable
 from antiphon.sessions.conversation import Conversation
-from antiphon.sessions.conversation_store import ConversationStore, StoredConversation
-from antiphon.sessions.media_store import MediaStore
 from services.gateway.realtime.core.items import Item
 from services.gateway.realtime.core.outcomes import (
+    Effect,
+    Event,
     ItemAdded,
     ItemDeleted,
     ItemDone,
     ItemTruncated,
-    Outcomes,
+    ResponseCreated,
+    ResponseDone,
     SessionUpdated,
     SoundPiece,
     TextPiece,
+    Transcribe,
     Transcribed,
+    TranscriptionFailed,
 )
-from services.gateway.realtime.kept_session import (
-    KeptSession,
-    Place,
-    connection_of,
-    conversation_of,
-    hashes_of,
-    media_of,
-    owned_by,
-    session_of,
-)
+from services.gateway.realtime.dialect.frames import Frame
+from services.gateway.realtime.kept_session import KeptSession, Place, connection_of, conversation_of, media_of
+from services.gateway.realtime.session_keeper import Found, SessionKeeper
 
 _LOG = logging.getLogger(__name__)
-_SESSION_ID: Final = re.compile(r"sess_[0-9a-f]{24}")
-# Who takes a session over may meet the saves of who had it.
-_ATTEMPTS: Final = 4
-# An answer that grows is kept so often; and tried again so soon while the storage is away.
+
+TAKEN_OVER: Final = "session_taken_over"
+# An answer that grows is kept as a part of its conversation so often; tried again so soon while the storage is away.
 _PROGRESS_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.5
 _LAST_SAVE_SECONDS: Final = 2.0
-_CHANGES: Final = (SessionUpdated, ItemAdded, ItemDone, ItemDeleted, ItemTruncated, Transcribed)
+_CHANGES: Final = (
+    SessionUpdated,
+    ItemAdded,
+    ItemDone,
+    ItemDeleted,
+    ItemTruncated,
+    Transcribed,
+    TranscriptionFailed,
+    ResponseCreated,
+    ResponseDone,
+)
 _PROGRESS: Final = (SoundPiece, TextPiece)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A session that belongs to this connection from now on."""
-
-    session: KeptSession
-    version: int
-    created_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class SessionKeeper:
-    conversations: ConversationStore
-    media: MediaStore
-    # Changes that follow each other so soon are kept together.
-    seconds: float
-
-    async def take_over(self, tenant: str, session_id: str) -> Found:
-        """Whoever had it cannot keep it any more. Raises NotFound, Conflict, Unavailable."""
-        connection_id = new_connection_id()
-        for _ in range(_ATTEMPTS):
-            stored = await self.load(tenant, session_id)
-            conversation = owned_by(connection_id, stored.conversation)
-            session = session_of(conversation, await self._media(tenant, conversation))
-            try:
-                version = await self.conversations.save(tenant, conversation, expected_version=stored.version)
-            except Conflict:
-                continue
-            return Found(session, version, conversation.created_at_seconds)
-        raise Conflict("The session is in use by another connection. Connect again in a moment.", param="session_id")
-
-    async def load(self, tenant: str, session_id: str) -> StoredConversation:
-        if _SESSION_ID.fullmatch(session_id):
-            try:
-                return await self.conversations.load(tenant, session_id)
-            except NotFound:
-                pass
-        raise unknown_session(session_id)
-
-    async def _media(self, tenant: str, conversation: Conversation) -> dict[str, bytes]:
-        """Those that are still there."""
-        found: dict[str, bytes] = {}
-        for content_hash in hashes_of(conversation):
-            try:
-                found[content_hash] = await self.media.get(tenant, content_hash)
-            except NotFound:
-                continue
-        return found
-
-
-def unknown_session(session_id: str) -> NotFound:
-    return NotFound(
-        f"The session '{session_id[:64]}' is unknown or has expired. Connect without 'session_id' to open another.",
-        param="session_id",
-        code="session_not_found",
-    )
-
-
-def new_connection_id() -> str:
-    return secrets.token_hex(8)
-
-
 class Keeping:
-    """Of one session, while its connection lasts. session: as it stands now; taken_over: another connection has it."""
+    """Of one session, while its connection lasts. session: as it stands now; taken_over: another connection has it;
+    goes_on: with what was being answered."""
 
     def __init__(
         self,
@@ -124,74 +68,142 @@ class Keeping:
         session: Callable[[], KeptSession],
         taken_over: Callable[[AntiphonError], None],
         found: Found | None,
+        *,
+        goes_on: bool,
     ) -> None:
         self._keeper, self._tenant, self._session_id = keeper, tenant, session_id
         self._session, self._taken_over = session, taken_over
         # 0: nothing is kept yet.
         self._version = found.version if found is not None else 0
         self._created_at = found.created_at if found is not None else time.time()
-        self._has_changed = asyncio.Event()
-        self._saved_at = 0.0
-        self._is_over = False
+        self._waiting: list[Frame] = []
+        self._told_to = self._kept_to = found.last_event if found is not None else 0
+        # By response that is being given: the number of its first event.
+        self._answering = dict(found.session.answering) if found is not None and goes_on else {}
+        self._transcribing = dict.fromkeys(found.session.transcribing if found is not None and goes_on else ())
+        self._has_changed = self._is_behind = self._is_lost = self._is_over = False
+        self._wake, self._moved = asyncio.Event(), asyncio.Event()
+        self._saved_at = self._touched_at = time.monotonic()
         # Of media that are kept already.
         self._hashes: dict[Place, tuple[bytes, str]] = {}
         self._has_warned = False
 
-    def note(self, outcomes: Outcomes) -> None:
-        """What has come of something, and may be worth keeping."""
+    def told(self, event: Event | None, frame: Frame) -> None:
+        """frame: the next; event: what it tells, where that is of the session."""
+        self._waiting.append(frame)
+        self._told_to = frame.number
+        match event:
+            case ResponseCreated(response):
+                self._answering[response.id] = frame.number
+            case ResponseDone(response):
+                self._answering.pop(response.id, None)
+            case Transcribed(item_id, index) | TranscriptionFailed(item_id, index):
+                self._transcribing.pop((item_id, index), None)
         is_due = time.monotonic() - self._saved_at >= _PROGRESS_SECONDS
-        kinds = (*_CHANGES, *_PROGRESS) if is_due else _CHANGES
-        if any(isinstance(outcome, kinds) for outcome in outcomes):
-            self._has_changed.set()
+        self._has_changed |= isinstance(event, (*_CHANGES, *_PROGRESS) if is_due else _CHANGES)
+        if self._version or self._has_changed:
+            self._wake.set()
+
+    def note(self, effect: Effect) -> None:
+        if isinstance(effect, Transcribe):
+            self._transcribing[effect.item_id, effect.content_index] = None
+            self._has_changed = True
+            self._wake.set()
+
+    async def kept(self, number: int) -> bool:
+        """When the event is kept, or has waited for long enough. False when it may not be told: another connection has
+        the session."""
+        try:
+            async with asyncio.timeout(self._keeper.patience_seconds):
+                while number > self._kept_to and not self._nobody_waits:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            self._is_behind = True
+        return not self._is_lost
 
     async def run(self) -> None:
         """Until it is cancelled, or another connection has the session."""
         while not self._is_over:
-            await self._has_changed.wait()
-            await asyncio.sleep(self._keeper.seconds)
-            await self._save()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._keeper.touch_seconds):
+                    await self._wake.wait()
+            self._has_changed |= time.monotonic() - self._saved_at >= self._keeper.touch_seconds and self._version > 0
+            await self._keep()
 
     async def finish(self) -> None:
         """Keeps how the session ends, if it takes no longer than a moment. `run` has ended."""
-        if self._is_over or not (self._version or self._has_changed.is_set()):
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_SAVE_SECONDS):
-                await self._save()
+        if not self._is_over and (self._version or self._has_changed):
+            self._has_changed = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_SAVE_SECONDS):
+                    await self._keep()
+        self._is_over = True
+        self._moved.set()
 
-    async def _save(self) -> None:
-        self._has_changed.clear()
-        self._saved_at = time.monotonic()
+    @property
+    def _nobody_waits(self) -> bool:
+        return self._is_behind or self._is_over or not (self._version or self._has_changed)
+
+    async def _keep(self) -> None:
+        """What waits, and the session as it is told by that."""
+        self._wake.clear()
+        self._forget_too_many()
+        frames, session = tuple(self._waiting), self._standing() if self._has_changed else None
+        self._has_changed = False
         try:
-            await self._write()
+            await self._write(frames, session)
         except Conflict:
-            self._is_over = True
+            self._is_over = self._is_lost = True
             message = "The session goes on over another connection, which took it over."
-            self._taken_over(Conflict(message, code="session_taken_over"))
+            self._taken_over(Conflict(message, code=TAKEN_OVER))
         except Unavailable:
-            self._has_changed.set()
-            await asyncio.sleep(_PAUSE_SECONDS)
+            self._is_behind, self._has_changed = True, self._has_changed or session is not None
+            self._wake.set()
+            self._moved.set()
+            return await asyncio.sleep(_PAUSE_SECONDS)
         except AntiphonError as error:
             self._warn(error)
+        del self._waiting[: len(frames)]
+        self._kept_to = frames[-1].number if frames else self._kept_to
+        self._is_behind = self._is_behind and self._kept_to < self._told_to
+        self._moved.set()
+        return None
 
-    async def _write(self) -> None:
+    def _standing(self) -> KeptSession:
+        self._saved_at = time.monotonic()
+        transcribing = tuple(self._transcribing)
+        return replace(
+            self._session(), answering=dict(self._answering), transcribing=transcribing, event_count=self._told_to
+        )
+
+    def _forget_too_many(self) -> None:
+        """Of those that could not be kept while the storage was away."""
+        size = sum(frame.size_bytes for frame in self._waiting)
+        while size > self._keeper.waiting_bytes:
+            size -= self._waiting.pop(0).size_bytes
+
+    async def _write(self, frames: Sequence[Frame], session: KeptSession | None) -> None:
         """Raises Conflict when another connection has the session."""
-        session = self._session()
-        hashes = await self._put_media(session.items)
-        kept = conversation_of(self._session_id, session, hashes, self._created_at, time.time())
+        told = None
+        if session is not None:
+            hashes = await self._put_media(session.items)
+            told = conversation_of(self._session_id, session, hashes, self._created_at, time.time())
         try:
-            await self._write_as_known(kept)
+            await self._write_as_known(frames, told)
         except (Conflict, NotFound):
             # Expired, or written by this connection itself, which was not told so.
+            session = session or self._standing()
             self._version = await self._own_version(session.connection_id)
-            await self._write_as_known(kept)
+            hashes = await self._put_media(session.items)
+            told = conversation_of(self._session_id, session, hashes, self._created_at, time.time())
+            await self._write_as_known(frames, told)
 
-    async def _write_as_known(self, kept: Conversation) -> None:
-        conversations = self._keeper.conversations
-        if self._version:
-            self._version = await conversations.save(self._tenant, kept, expected_version=self._version)
-        else:
-            self._version = await conversations.create(self._tenant, kept)
+    async def _write_as_known(self, frames: Sequence[Frame], told: Conversation | None) -> None:
+        logged = [frame.logged() for frame in frames]
+        if told is not None or logged:
+            keep = self._keeper.events.keep
+            self._version = await keep(self._tenant, self._session_id, self._version, logged, told)
 
     async def _own_version(self, connection_id: str) -> int:
         """0 where nothing is kept. Raises Conflict where somebody else keeps it."""
@@ -204,8 +216,8 @@ class Keeping:
         return stored.version
 
     async def _put_media(self, items: tuple[Item, ...]) -> dict[Place, str]:
-        """Those that there is room for; a medium is put once."""
-        before, self._hashes = self._hashes, {}
+        """Those that there is room for; a medium is put once, and used again before it would be forgotten."""
+        before, self._hashes = await self._still_kept(), {}
         for place, data in media_of(items):
             known, content_hash = before.get(place, (b"", ""))
             if known is not data:
@@ -216,6 +228,14 @@ class Keeping:
                     continue
             self._hashes[place] = data, content_hash
         return {place: content_hash for place, (_, content_hash) in self._hashes.items()}
+
+    async def _still_kept(self) -> dict[Place, tuple[bytes, str]]:
+        if time.monotonic() - self._touched_at < self._keeper.touch_seconds:
+            return self._hashes
+        self._touched_at = time.monotonic()
+        hashes = {content_hash for _, content_hash in self._hashes.values()}
+        gone = await self._keeper.media.touch(self._tenant, hashes)
+        return {place: known for place, known in self._hashes.items() if known[1] not in gone}
 
     def _warn(self, error: AntiphonError) -> None:
         """Once of a session."""

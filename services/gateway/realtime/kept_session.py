@@ -6,7 +6,7 @@ spoken answers which words were said when, so that they can still be cut.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pydantic import JsonValue
@@ -36,6 +36,11 @@ from services.gateway.realtime.core.items import (
 _CUTTABLE_ANSWERS: Final = 8
 _SAMPLES_PER_MS: Final = SAMPLE_RATES_HZ["pcm"] // 1000
 
+_TOLD: Final = (
+    *("session", "has_spoken", "connection_id", "parts"),
+    *("answering", "transcribing", "owes_answer", "event_count"),
+)
+
 # Of a part of an item.
 Place = tuple[str, int]
 _Details = dict[str, Any]
@@ -49,6 +54,14 @@ class KeptSession:
     has_spoken: bool
     # Of the connection that kept it.
     connection_id: str
+    # Responses that are being given, and the number of the first event of each.
+    answering: Mapping[str, int] = field(default_factory=dict)
+    # Sounds that are being written down: an item's id, and the index of its part.
+    transcribing: tuple[Place, ...] = ()
+    # The user has said something that is answered once the response under way is over.
+    owes_answer: bool = False
+    # So many events had been told.
+    event_count: int = 0
 
 
 def media_of(items: tuple[Item, ...]) -> Iterator[tuple[Place, bytes]]:
@@ -69,6 +82,10 @@ def conversation_of(
         "has_spoken": session.has_spoken,
         "connection_id": session.connection_id,
         "parts": _details(session.items),
+        "answering": dict(session.answering),
+        "transcribing": session.transcribing,
+        "owes_answer": session.owes_answer,
+        "event_count": session.event_count,
     }
     items = tuple(_kept_item(item, hashes) for item in session.items)
     return Conversation(session_id, created_at, now, items, json.dumps(told, separators=(",", ":")))
@@ -94,13 +111,22 @@ def session_of(conversation: Conversation, media: Mapping[str, bytes]) -> KeptSe
     told = _told(conversation)
     details: Mapping[str, _Details] = told["parts"]
     items = tuple(_item(item, details.get(item.id, {}), media) for item in conversation.items)
-    return KeptSession(told["session"], items, bool(told["has_spoken"]), told["connection_id"])
+    return KeptSession(
+        told["session"],
+        items,
+        bool(told["has_spoken"]),
+        told["connection_id"],
+        answering=told["answering"],
+        transcribing=tuple((item_id, index) for item_id, index in told["transcribing"]),
+        owes_answer=bool(told["owes_answer"]),
+        event_count=int(told["event_count"]),
+    )
 
 
 def _told(conversation: Conversation) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(conversation.configuration)
-        return {key: told[key] for key in ("session", "has_spoken", "connection_id", "parts")}
+        return {key: told[key] for key in _TOLD}
     except (ValueError, KeyError, TypeError) as error:
         raise InternalError(f"A kept session cannot be read ({type(error).__name__}).") from None
 

@@ -15,7 +15,7 @@ from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.limiter import Demand
 from services.gateway.error_envelope import log_defect, response_of, status_of
 from services.gateway.realtime.entry import Entrance, Entry
-from services.gateway.realtime.session_setup import SessionSetup, make_id
+from services.gateway.realtime.session_setup import Arrival, SessionSetup, make_id
 
 PATH: Final = "/v1/realtime"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
@@ -60,7 +60,7 @@ class RealtimeRoute:
             entry, found = await self.setup.resumed(entry)
             await websocket.accept(entry.subprotocol, [(b"x-request-id", request_id.encode())])
             self.metrics.count_request("gateway", "101")
-            await self.setup.serve(websocket, entry, session_id, span.get_span_context(), found)
+            await self.setup.serve(websocket, Arrival(entry, session_id, span.get_span_context(), found))
 
     @contextmanager
     def _place(self) -> Iterator[None]:

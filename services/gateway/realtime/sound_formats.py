@@ -4,6 +4,7 @@ The laws are the tables of ITU-T G.711: 8 bits for 14 (mu) or 13 (A) of a linear
 """
 
 import base64
+from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -16,6 +17,8 @@ from services.gateway.audio_formats import SAMPLE_RATE, pcm16
 from services.gateway.realtime.core.items import SAMPLE_RATES_HZ, Encoding
 
 _MU_BIAS: Final = 33 << 2
+# A resampler's output depends on no more than this of what went before.
+_SETTLING_SAMPLES: Final = 24_000
 
 
 def pcm16_of(data: bytes, encoding: Encoding, param: str) -> bytes:
@@ -43,10 +46,12 @@ def base64_of(data: bytes) -> str:
 
 
 class SoundOut:
-    """One answer's sound on its way out: 24 kHz in, a client's encoding out."""
+    """One answer's sound on its way out: 24 kHz in, a client's encoding out. skip_bytes: of what comes out first, which
+    the client has already."""
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, skip_bytes: int = 0) -> None:
         self._encoding: Encoding = encoding
+        self._skip_bytes = skip_bytes
         rate = SAMPLE_RATES_HZ[encoding]
         self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(SAMPLE_RATE, rate, 1, dtype="float32")
 
@@ -60,7 +65,31 @@ class SoundOut:
     def _bytes(self, samples: NDArray[np.float32], *, is_last: bool) -> bytes:
         if self._stream is not None:
             samples = self._stream.resample_chunk(samples, last=is_last)
-        return encoded(pcm16(samples), self._encoding)
+        data = encoded(pcm16(samples), self._encoding)
+        skipped = min(self._skip_bytes, len(data))
+        self._skip_bytes -= skipped
+        return data[skipped:]
+
+
+@dataclass(frozen=True, slots=True)
+class SoundAgain:
+    """Of sound that goes on: where it is made again from, so that a resampler is in the state that it was in."""
+
+    # At 24 kHz.
+    first_sample: int
+    # From there on, that the client has; and in its encoding.
+    known_samples: int
+    known_bytes: int
+
+    @classmethod
+    def behind(cls, sample_count: int, byte_count: int, encoding: Encoding) -> "SoundAgain":
+        """So many samples have gone into it, so many bytes have come out."""
+        rate = SAMPLE_RATES_HZ[encoding]
+        if rate == SAMPLE_RATE:
+            return cls(sample_count, 0, 0)
+        step = SAMPLE_RATE // rate
+        first = max(0, sample_count - _SETTLING_SAMPLES) // step * step
+        return cls(first, sample_count - first, byte_count - first // step)
 
 
 @cache

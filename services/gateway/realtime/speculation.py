@@ -5,7 +5,6 @@ Until then it fills its bounded pipe and no more. It is not charged: who is answ
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from opentelemetry.context import Context
@@ -16,19 +15,14 @@ from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.admission import on_behalf_of
 from services.gateway.realtime.account import Account
-from services.gateway.realtime.admitted_turn import TurnOpener
+from services.gateway.realtime.admitted_turn import LateProgress, OpenTurn, TurnOpener
 from services.gateway.realtime.core.outcomes import AnswerForeseen, StartAnswer
 from services.gateway.realtime.preparing import Spawn
 from services.gateway.realtime.prompting import Prompting
-from services.gateway.turn_request import TurnEvent, TurnRequest
+from services.gateway.turn_course import TurnCourse
+from services.gateway.turn_recovery import with_seeds
+from services.gateway.turn_request import TurnRequest
 from services.gateway.turn_watch import TurnWatch
-
-
-@dataclass(frozen=True, slots=True)
-class OpenTurn:
-    events: AsyncIterator[TurnEvent]
-    watch: TurnWatch
-    span: SpanContext
 
 
 class HeldTurn:
@@ -44,8 +38,9 @@ class HeldTurn:
         watch = TurnWatch(span, metrics, FirstPacketClock())
         try:
             with turns.gate.ahead():
-                async with turns.conductor.open_turn(asked, watch) as events:
-                    self.opened = OpenTurn(events, watch, span.get_span_context())
+                asked, progress = with_seeds(asked), LateProgress()
+                async with turns.conductor.open_turn(asked, watch, TurnCourse(log=progress)) as events:
+                    self.opened = OpenTurn(asked, events, watch, span.get_span_context(), progress)
                     await self._is_over.wait()
         finally:
             self.opened = None

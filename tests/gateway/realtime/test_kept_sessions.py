@@ -42,11 +42,6 @@ from tests.redis_server import PATIENT, RedisServer
 TONE = np.sin(np.arange(24_000) / 20).astype(np.float32) / 2
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANTIPHON_REALTIME_KEEP_SECONDS", "0.02")
-
-
 @asynccontextmanager
 async def gateways(
     settings: GatewaySettings, fakes: Fakes, redis: RedisServer
@@ -210,7 +205,7 @@ async def test_the_newer_connection_wins(settings: GatewaySettings, fakes: Fakes
         await kept(app, session_id, lambda session: len(session.items) == 1)
         async with live(other, query=f"session_id={session_id}") as newer:
             await items_told(newer, 1)
-            await older.say("who is there")
+            await older.send("input_audio_buffer.clear")
             assert (await older.until("error"))["error"]["code"] == "session_taken_over"
             with pytest.raises(ConnectionClosed) as closed:
                 await older.next()
@@ -235,9 +230,8 @@ async def test_a_session_goes_on_in_the_same_process_where_that_is_asked_for(
 
 
 async def test_a_gateway_that_stops_keeps_its_sessions_first(
-    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer
 ) -> None:
-    monkeypatch.setenv("ANTIPHON_REALTIME_KEEP_SECONDS", "600")
     async with gateways(settings, fakes, redis_server) as ((one, app), (other, _)):
         async with live(one) as client:
             await client.say("what is it")

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from services.gateway.realtime.core import outcomes as told
 from services.gateway.realtime.core.outcomes import Event
 from services.gateway.realtime.core.response import Failure, Response, Usage
+from services.gateway.realtime.dialect.frames import Numbering
 from services.gateway.realtime.dialect.server_events import Teller
 from tests.gateway.realtime.sessions import OPTIONS, a_message
 
@@ -18,6 +19,10 @@ _FAILURE = Failure("server_error", "unavailable", "away")
 _USAGE = Usage(1, 2, 0, 1, 4, 5)
 _LIMITS = (told.RateLimit("requests", 60, 59, 1.5), told.RateLimit("tokens", 1000, 0, 60.0))
 _FAILED = Response("r", OPTIONS, False, None, "failed", failure=_FAILURE, output=(a_message("m"),), usage=_USAGE)
+
+
+def a_teller() -> Teller:
+    return Teller(dict, "conv", 1 << 20, Numbering("sess_" + "0" * 24))
 
 
 @pytest.mark.parametrize(
@@ -35,11 +40,11 @@ _FAILED = Response("r", OPTIONS, False, None, "failed", failure=_FAILURE, output
     ],
 )
 def test_it_is_one_that_openai_knows(event: Event, kind: str) -> None:
-    frame = Teller(dict, "conv", 1 << 20).tell(event)
+    frame = a_teller().tell(event).text
     assert _EVENTS.validate_python(json.loads(frame)).type == kind
 
 
 def test_a_failure_says_what_it_was() -> None:
-    done = json.loads(Teller(dict, "conv", 1 << 20).tell(told.ResponseDone(_FAILED)))["response"]
+    done = json.loads(a_teller().tell(told.ResponseDone(_FAILED)).text)["response"]
     assert done["status_details"]["error"] == {"type": "server_error", "code": "unavailable", "message": "away"}
     assert (done["usage"]["input_tokens"], done["usage"]["output_tokens"], done["usage"]["total_tokens"]) == (3, 9, 12)

@@ -50,6 +50,8 @@ class Answer:
         self._aligner = Aligner(samples_per_letter)
         # The message that is being said or written.
         self._message_id: str | None = None
+        # That a resampler still holds.
+        self._untold_samples = 0
         self._call: CallItem | None = None
         self._arguments: list[str] = []
 
@@ -67,8 +69,10 @@ class Answer:
         """sample_count: at 24 kHz; data: the same in the response's encoding."""
         outcomes = self._open_message()
         self._aligner.sound(sample_count)
+        self._untold_samples += sample_count
         if data:
-            outcomes.append(SoundPiece(self._place, data))
+            outcomes.append(SoundPiece(self._place, data, self._untold_samples))
+            self._untold_samples = 0
         return outcomes
 
     def called(self, name: str) -> Outcomes:
@@ -160,7 +164,9 @@ class Answer:
         self.response = replace(self.response, output=(*self.response.output, item))
         outcomes: Outcomes = [OutputAdded(self.response.id, len(self.response.output) - 1, item)]
         if self.response.in_conversation:
-            outcomes.append(ItemAdded(item, self._items.append(item)))
+            is_there = self._items.find(item.id) is not None
+            previous_id = self._items.previous_id(item.id) if is_there else self._items.append(item)
+            outcomes.append(ItemAdded(item, previous_id))
         return outcomes
 
     def _finish(self, item: Item) -> Outcomes:

@@ -1,6 +1,7 @@
 """The responses that are being given: one of the conversation at most, and some beside it."""
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from antiphon.errors import InvalidInput
 from services.gateway.realtime.core.alignment import DEFAULT_SAMPLES_PER_LETTER
@@ -51,6 +52,17 @@ class Answers:
         self._open[response.id] = Answer(response, self._items, self._make_id, self._samples_per_letter)
         asked = tuple(self._items) if items is None else items
         return [ResponseCreated(response), StartAnswer(response, asked, after_speech)]
+
+    def resume(self, response: Response, ids: Sequence[str]) -> Answer:
+        """One that was opened elsewhere. ids: that it made there, in their order."""
+        left = deque(ids)
+
+        def make_id(prefix: str) -> str:
+            return left.popleft() if left else self._make_id(prefix)
+
+        answer = Answer(response, self._items, make_id, self._samples_per_letter)
+        self._open[response.id] = answer
+        return answer
 
     def close(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
         answer = self._open.pop(response_id, None)

@@ -168,6 +168,8 @@ class SoundPiece:
     place: Place
     # In the response's encoding.
     data: bytes = field(repr=False)
+    # At 24 kHz, that came since the piece before.
+    sample_count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,14 @@ from services.gateway.realtime.core.outcomes import (
     SessionUpdated,
     SpeechStarted,
     SpeechStopped,
+    StartAnswer,
     StopAnswer,
     Transcribe,
     Transcribed,
     TranscriptionFailed,
 )
 from services.gateway.realtime.core.playing import Playing
-from services.gateway.realtime.core.response import AnswerOptions, Failure, StopReason, Usage
+from services.gateway.realtime.core.response import AnswerOptions, Failure, Response, StopReason, Usage
 from services.gateway.realtime.core.truncation import truncated
 from services.gateway.realtime.core.turn_detection import TurnDetection
 
@@ -72,7 +73,7 @@ class Session:
         # Announced by speech_started, made when the speech ends.
         self._coming_item_id: str | None = None
         # The user has said something while an answer went on that may not be interrupted.
-        self._owes_answer = False
+        self.owes_answer = False
         self.has_spoken = False
 
     # Configuration.
@@ -205,6 +206,21 @@ class Session:
         self._playing.spoke(answer.response.output[-1].id, heard_by)
         return outcomes
 
+    def resume(self, response: Response, ids: Sequence[str]) -> Answer:
+        """A response that was being given elsewhere; ids: that it made there. Whoever tells it again what it was given
+        drops what comes of that: its client knows."""
+        return self._answers.resume(response, ids)
+
+    def again(self, response: Response) -> Outcomes:
+        """The same of which nothing was told but that it began."""
+        return [StartAnswer(response, tuple(self.items), after_speech=False)]
+
+    def heard_by(self, response_id: str, moment: float) -> None:
+        """When a listener will have heard all that was said to him in a response."""
+        answer = self._answers.find(response_id)
+        if answer is not None and answer.response.output:
+            self._playing.spoke(answer.response.output[-1].id, moment)
+
     def close_answer(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
         """`end` is the answer's own last word."""
         outcomes = self._close_answer(response_id, end)
@@ -233,7 +249,7 @@ class Session:
         if detection is None or not (detection.creates_response or fact.quiet_since_ms is not None):
             return outcomes
         if self._answers.current is not None:
-            self._owes_answer = True
+            self.owes_answer = True
             return outcomes
         return outcomes + self._answers.open(self.config.answers, after_speech=fact.quiet_since_ms is None)
 
@@ -281,8 +297,8 @@ class Session:
 
     def _close_answer(self, response_id: str, end: Callable[[Answer], Outcomes]) -> Outcomes:
         outcomes = self._answers.close(response_id, end)
-        if self._owes_answer and self._answers.current is None:
-            self._owes_answer = False
+        if self.owes_answer and self._answers.current is None:
+            self.owes_answer = False
             outcomes += self._answers.open(self.config.answers, after_speech=True)
         return outcomes
 
