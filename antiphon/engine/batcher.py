@@ -20,12 +20,21 @@ import torch
 from antiphon.engine.fairness import VirtualStarts
 from antiphon.engine.sequence import Share
 from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable, broken
+from antiphon.scaling.recent import RecentSum
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 _log = logging.getLogger(__name__)
 _ANYBODY: Final = Share()
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherLoad:
+    # Until all that waits has been computed, by what jobs took in the latest seconds.
+    backlog_seconds: float
+    # Share of the latest seconds in which it computed.
+    busy_share: float
 
 
 @dataclass(order=True, slots=True)
@@ -77,6 +86,7 @@ class Batcher(Generic[JobT, ResultT]):
         self._starts = VirtualStarts()
         self._phase: Literal["open", "draining", "closed"] = "open"
         self._failure: InternalError | None = None
+        self._computed_seconds, self._computed_jobs = RecentSum(), RecentSum()
         self._lock = threading.Lock()
         self._work_came = threading.Condition(self._lock)
         self._work_ended = threading.Condition(self._lock)
@@ -102,6 +112,12 @@ class Batcher(Generic[JobT, ResultT]):
     def waiting(self) -> int:
         with self._lock:
             return len(self._queue)
+
+    def load(self) -> BatcherLoad:
+        now = time.monotonic()
+        with self._lock:
+            busy, jobs = self._computed_seconds.rate(now), self._computed_jobs.rate(now)
+            return BatcherLoad(len(self._queue) * busy / jobs if jobs else 0.0, min(busy, 1.0))
 
     def check(self) -> None:
         """Raises why the worker broke, if it did."""
@@ -144,6 +160,7 @@ class Batcher(Generic[JobT, ResultT]):
         batch = self._next_batch()
         if not batch:
             return False
+        began = time.monotonic()
         try:
             results = self._compute([ticket.job for ticket in batch])
             if len(results) != len(batch):
@@ -155,9 +172,15 @@ class Batcher(Generic[JobT, ResultT]):
         else:
             for ticket, result in zip(batch, results, strict=True):
                 ticket.give(result)
-        with self._lock:
-            self._work_ended.notify_all()
+        self._count(len(batch), began)
         return True
+
+    def _count(self, jobs: int, began: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._computed_seconds.add(now, now - began)
+            self._computed_jobs.add(now, jobs)
+            self._work_ended.notify_all()
 
     def _next_batch(self) -> list[_Ticket[JobT, ResultT]]:
         """The most urgent jobs; empty means the end."""

@@ -20,9 +20,11 @@ from antiphon.engine.generation import End, Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.load import Load
 from antiphon.engine.page_keys import PageKeys
+from antiphon.engine.pulse import Pulse
 from antiphon.engine.runner import LaunchingRunner, Outcome, Runner
 from antiphon.engine.scheduler import Scheduler, SchedulerLimits
-from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Share, Slice, Timings
+from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Share, Slice
+from antiphon.engine.sequence_line import SequenceLine
 from antiphon.engine.step import Launch, Step, sentence
 from antiphon.errors import AntiphonError, InternalError, Unavailable, broken
 
@@ -48,35 +50,6 @@ class Submission(Generic[RequestT]):
     awaits_outputs: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _SequenceLine(Generic[RequestT]):
-    """Counters of a sequence that its reader writes: the scheduler sees them when it next looks, which `wake` makes it
-    do. Each has one writer, so they need no lock."""
-
-    sequence: Sequence[RequestT]
-    wake: Callable[[], None]
-    cancel_sequence: Callable[[Sequence[RequestT]], None]
-
-    def extend(self, available_rows: int) -> None:
-        self.sequence.available_rows = max(self.sequence.available_rows, available_rows)
-        self.wake()
-
-    def take(self) -> None:
-        """Counts first and looks then: while it counts, the thread may fill the sequence up and go to sleep over it."""
-        self.sequence.taken += 1
-        if self.sequence.emitted - self.sequence.taken == self.sequence.max_untaken - 1:
-            self.wake()
-
-    def cancel(self) -> None:
-        self.cancel_sequence(self.sequence)
-
-    def timings(self) -> Timings:
-        return self.sequence.clock.timings(time.perf_counter())
-
-    def cached_rows(self) -> int:
-        return self.sequence.cached_rows
-
-
 # What one step has for the readers of one event loop.
 _Mail = dict[asyncio.AbstractEventLoop, list[tuple[Generation[OutputT], tuple[OutputT, ...], End | None]]]
 
@@ -99,6 +72,7 @@ class Decoder(Generic[RequestT, OutputT]):
         self._under_way: Step[RequestT, OutputT] | None = None
         self._name = name
         self._scheduler: Scheduler[RequestT] = Scheduler(limits, pool)
+        self._pulse = Pulse()
         self._generations: dict[int, tuple[Generation[OutputT], asyncio.AbstractEventLoop]] = {}
         self._departed: list[Sequence[RequestT]] = []
         self._phase: Literal["open", "draining", "closed"] = "open"
@@ -126,7 +100,7 @@ class Decoder(Generic[RequestT, OutputT]):
             submission.share,
             submission.awaits_outputs,
         )
-        generation: Generation[OutputT] = Generation(_SequenceLine(sequence, self._wake, self._cancel), loop)
+        generation: Generation[OutputT] = Generation(SequenceLine(sequence, self._wake, self._cancel), loop)
         with self._lock:
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
@@ -137,7 +111,12 @@ class Decoder(Generic[RequestT, OutputT]):
 
     def load(self) -> Load:
         with self._lock:
-            return Load.of(self._scheduler)
+            return Load.of(self._scheduler, self._pulse)
+
+    def forget_pace(self) -> None:
+        """What it has computed so far, to warm up, tells nothing of its load."""
+        with self._lock:
+            self._pulse = Pulse()
 
     def check(self) -> None:
         """Raises why the loop broke, if it did."""
@@ -204,6 +183,7 @@ class Decoder(Generic[RequestT, OutputT]):
         now = time.perf_counter()
         mail: _Mail[OutputT] = {}
         with self._lock:
+            self._pulse.step(step.plan, step.began, now)
             for part, outcome in zip(step.plan, outcomes, strict=True):
                 self._apply(part, outcome, now, mail)
         self._deliver(mail)
@@ -217,8 +197,9 @@ class Decoder(Generic[RequestT, OutputT]):
         if outcome.values:
             sequence.emitted += len(outcome.values)
             sequence.play(len(outcome.values), now)
-        if outcome.values and part.samples:
-            sequence.clock.first_output = sequence.clock.first_output or now
+        if outcome.values and part.samples and sequence.clock.first_output is None:
+            sequence.clock.first_output = now
+            self._pulse.first_output(sequence, now)
         end = None
         if outcome.finish_reason is not None or outcome.error is not None:
             end = End(outcome.finish_reason, outcome.error)

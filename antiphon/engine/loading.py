@@ -46,6 +46,10 @@ class LoadingDecoder(Generic[RequestT, OutputT]):
         if self._decoder is not None:
             await self._decoder.stop()
 
+    def forget_pace(self) -> None:
+        """Once it has warmed up."""
+        self._running().forget_pace()
+
     def check(self) -> None:
         """Raises when it cannot answer any more."""
         self._running().check()

@@ -38,6 +38,8 @@ class Clock:
     """Moments in the life of a request, in seconds of one monotonic clock."""
 
     arrived: float
+    # The last time that all was there for its next output; 0 while it was from the beginning.
+    complete: float = 0.0
     started: float | None = None
     first_output: float | None = None
     ended: float | None = None

@@ -25,6 +25,8 @@ class Step(Generic[RequestT, OutputT]):
 
     plan: list[Slice[RequestT]]
     outcomes: Callable[[], list[Outcome[OutputT]]]
+    # Of time.perf_counter().
+    began: float
 
     @classmethod
     def begin(
@@ -40,8 +42,8 @@ class Step(Generic[RequestT, OutputT]):
         pending: list[Callable[[], list[Outcome[OutputT]]]] = []
         begun = _tried(lambda: pending.append(launch(plan)), name, len(plan))
         if begun is not None:
-            return cls(plan, lambda: [Outcome(error=begun)] * len(plan))
-        return cls(plan, lambda: _collected(pending[0], name, len(plan)))
+            return cls(plan, lambda: [Outcome(error=begun)] * len(plan), now)
+        return cls(plan, lambda: _collected(pending[0], name, len(plan)), now)
 
 
 def _collected(wait: Callable[[], list[Outcome[OutputT]]], name: str, count: int) -> list[Outcome[OutputT]]:

@@ -15,6 +15,7 @@ from antiphon.engine.prefill_steps import PrefillLimits
 from antiphon.engine.scheduler import SchedulerLimits
 from antiphon.hosting.service import ServiceLoad
 from antiphon.model.placement import DeviceName, TypeName
+from antiphon.scaling.signals import SpeechSignals, ThinkerSignals
 from antiphon.telemetry.page_metrics import PageCounts
 
 _SHARED_STEP_REQUESTS_CPU: Final = 4
@@ -90,3 +91,25 @@ def page_counts(load: Load) -> PageCounts:
 
 def service_load(load: Load) -> ServiceLoad:
     return ServiceLoad(waiting=load.waiting, running=load.running, pages_used=load.pages_used)
+
+
+def thinker_signals(load: Load) -> ThinkerSignals:
+    return ThinkerSignals(
+        waiting_rows=load.waiting_rows,
+        prompt_rate=load.pace.prompt_rate,
+        token_rate=load.pace.output_rate,
+        step_p95_seconds=load.pace.step_p95_seconds,
+        pages_used=load.pages_used,
+        page_count=load.page_count,
+    )
+
+
+def speech_signals(load: Load, *, places: int, frame_seconds: float) -> SpeechSignals:
+    return SpeechSignals(
+        streams=load.running + load.waiting,
+        places=places,
+        sound_rate=load.pace.output_rate * frame_seconds,
+        playing=load.pace.playing,
+        short_leads=load.pace.short_leads,
+        first_p95_seconds=load.pace.first_p95_seconds,
+    )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from antiphon.scaling.signals import Signals
 from antiphon.telemetry.names import StageName
 from antiphon.telemetry.page_metrics import PageCounts
 
@@ -15,7 +16,7 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ServiceLoad:
-    """How busy a service is; Ray Serve scales by it. An idle service has zeros everywhere."""
+    """How busy a service is. An idle service has zeros everywhere."""
 
     waiting: int = 0
     running: int = 0
@@ -35,6 +36,8 @@ class HostedService:
     start: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
     load: Callable[[], ServiceLoad] = field(default=ServiceLoad)
+    # By which its stage is scaled; without them it is by its calls.
+    signals: Callable[[], Signals] | None = None
     # Of its key/value store, where it has one.
     pages: Callable[[], PageCounts] | None = None
     # Raises when the service cannot answer any more, for instance because its engine's thread has died.

@@ -17,11 +17,19 @@ _LEAST_PERIODS: Final = 6
 _MOST_GROWTH: Final = 2.0
 
 
-class Pacing(BaseModel):
+class Bounds(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)
+
+    def within(self, replicas: int) -> int:
+        return min(max(replicas, self.min_replicas), self.max_replicas)
+
+
+class Pacing(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     # From the wish for a replica until it answers; the forecast reaches as far.
     start_seconds: float = Field(default=60.0, ge=0)
     # Of the past, from which the trend is taken.
@@ -56,26 +64,37 @@ class History:
     lowered_seconds: float = -math.inf
 
 
-def decide(
-    pacing: Pacing, history: History, demand: Demand | None, *, now: float, target: int, may_lower: bool
-) -> tuple[Decision, History]:
-    """demand: None when nothing is known. may_lower: all that there is to know is known."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of a stage at the moment of a decision."""
+
+    now_seconds: float
+    # Replicas that are wanted by now.
+    target: int
+    # All that there is to know is known.
+    is_complete: bool
+    # None when nothing is.
+    demand: Demand | None
+
+
+def decide(pacing: Pacing, bounds: Bounds, history: History, standing: Standing) -> tuple[Decision, History]:
+    now, target, demand = standing.now_seconds, standing.target, standing.demand
     if demand is None:
         history = _dark(pacing, history, target, now)
-        return Decision(_within(pacing, target), "nothing is known: as many as before"), history
+        return Decision(bounds.within(target), "nothing is known: as many as before"), history
     growth = trend(history.periods, now) * pacing.start_seconds
     forecast = min(demand.steady + growth, _MOST_GROWTH * demand.steady + 1)
-    wanted = _within(pacing, max(demand.floor, _staffed(pacing, forecast, demand.relief)))
+    wanted = bounds.within(max(demand.floor, _staffed(pacing, forecast, demand.relief)))
     kept = max(wanted, _staffed(pacing, demand.steady * (1 + pacing.slack_share), demand.relief))
     history = _remembered(pacing, history, demand.steady, kept, now)
     if wanted > target:
         return Decision(wanted, f"up: {demand.reason}; {forecast:.2f} with the trend"), history
-    kept = _within(pacing, max(period.kept for period in history.periods))
-    if kept >= target or not may_lower or not _may_lower(pacing, history, now):
-        return Decision(_within(pacing, target), f"as many as before: {demand.reason}"), history
+    kept = bounds.within(max(period.kept for period in history.periods))
+    if kept >= target or not standing.is_complete or not _may_lower(pacing, history, now):
+        return Decision(bounds.within(target), f"as many as before: {demand.reason}"), history
     step = min(target - kept, max(1, int(target * pacing.down_share)))
     lowered = History(history.periods, now)
-    return Decision(_within(pacing, target - step), f"down to {kept} at last: {demand.reason}"), lowered
+    return Decision(bounds.within(target - step), f"down to {kept} at last: {demand.reason}"), lowered
 
 
 def trend(periods: Sequence[Period], now: float) -> float:
@@ -98,10 +117,6 @@ def trend(periods: Sequence[Period], now: float) -> float:
 def _staffed(pacing: Pacing, steady: float, relief: float) -> int:
     """With room for chance (square-root staffing, Halfin and Whitt 1981)."""
     return rounded_up(steady + pacing.spread * math.sqrt(steady) + relief)
-
-
-def _within(pacing: Pacing, replicas: int) -> int:
-    return min(max(replicas, pacing.min_replicas), pacing.max_replicas)
 
 
 def _may_lower(pacing: Pacing, history: History, now: float) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from antiphon.scaling.pacing import History, Pacing, decide
+from antiphon.scaling.pacing import Bounds, History, Pacing, Standing, decide
 from antiphon.scaling.policies import Policy
 from antiphon.scaling.signals import (
     CallSignals,
@@ -34,6 +34,7 @@ class Plan(BaseModel):
 
     policy: Policy
     pacing: Pacing = Pacing()
+    bounds: Bounds = Bounds()
 
 
 class Scaler:
@@ -44,14 +45,8 @@ class Scaler:
     def decide(self, window: Window[Any]) -> Decision:
         """window: of the signals that the plan's policy reads; later than the one before."""
         demand = self.plan.policy.demand(window) if window.replicas else None
-        decision, self._history = decide(
-            self.plan.pacing,
-            self._history,
-            demand,
-            now=window.at_seconds,
-            target=window.target,
-            may_lower=window.is_complete,
-        )
+        standing = Standing(window.at_seconds, window.target, window.is_complete, demand)
+        decision, self._history = decide(self.plan.pacing, self.plan.bounds, self._history, standing)
         return decision
 
 

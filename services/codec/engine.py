@@ -27,6 +27,7 @@ from antiphon.model.config import Code2WavConfig, OmniConfig
 from antiphon.model.placement import OwnStream, placement, wait_for
 from antiphon.model.weights import Checkpoint
 from services.codec.config import CodecSettings
+from services.codec.listeners import Listener, Listeners
 from services.codec.pace import Group, Pace
 
 _FRAMES_PER_BATCH_CPU: Final = 16
@@ -62,6 +63,7 @@ class CodecEngine:
         self._own = OwnStream(None)
         self._span = FrameSpan(samples_per_frame=0, context_frames=0)
         self._live = 0
+        self.listeners = Listeners(settings.streams)
         # A stream waits for its push before the next, so the queue never holds more than the streams.
         self._worker: Batcher[_Push, Tensor] = Batcher(
             self._compute, max_waiting=settings.streams, max_batch=settings.streams, joins=self._joins, name="codec"
@@ -95,10 +97,11 @@ class CodecEngine:
         if self._live >= self.settings.streams:
             raise AtCapacity(f"All {self.settings.streams} places of the codec are taken. Try again soon.")
         self._live += 1
-        stream = self._streams.open()
+        stream, listener = self._streams.open(), self.listeners.join()
         try:
-            yield SpeechStream(stream, self._worker, self.settings, self._span)
+            yield SpeechStream(stream, self._worker, self.settings, self._span, listener)
         finally:
+            self.listeners.leave(listener)
             stream.close()
             self._live -= 1
 
@@ -152,9 +155,14 @@ class SpeechStream:
     """One speech. Equal to one decode of all its frames, however they are grouped."""
 
     def __init__(
-        self, stream: Code2WavStream, worker: Batcher[_Push, Tensor], settings: CodecSettings, span: FrameSpan
+        self,
+        stream: Code2WavStream,
+        worker: Batcher[_Push, Tensor],
+        settings: CodecSettings,
+        span: FrameSpan,
+        listener: Listener,
     ) -> None:
-        self._stream, self._worker, self._span = stream, worker, span
+        self._stream, self._worker, self._span, self._listener = stream, worker, span, listener
         self._clock = Clock(arrived=time.monotonic())
         self._pace = Pace(frames_per_push=settings.frames_per_push, lead_seconds=settings.lead_seconds)
         self._frames_per_push = settings.frames_per_push
@@ -196,11 +204,14 @@ class SpeechStream:
         if self._clock.started is None:
             self._clock.arrived = asked  # until its first frame it waited for the Talker, not for the codec
         push = _Push(self._stream, torch.from_numpy(codes.astype(np.int64)), self._clock)
-        samples: NDArray[np.float32] = (await self._worker.run(push, due=self.next_group().due)).numpy()
+        due = self.next_group().due
+        self._listener.asks(due)
+        samples: NDArray[np.float32] = (await self._worker.run(push, due=due)).numpy()
         now = time.monotonic()
         self._pace.pushed(now - asked)
         self._clock.steps += 1
         self._clock.first_output = self._clock.first_output or now
+        self._listener.gets(len(samples))
         self.frame_count += len(codes)
         known = self.lacks_samples
         self.sample_count += len(samples)

@@ -31,6 +31,7 @@ def hosted(engine: CodecEngine) -> HostedService:
         close=engine.close,
         check=engine.check,
         load=lambda: ServiceLoad(waiting=engine.waiting()),
+        signals=engine.listeners.signals,
     )
 
 

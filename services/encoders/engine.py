@@ -14,6 +14,7 @@ from antiphon.engine.sequence import Clock, Share
 from antiphon.errors import AtCapacity, Unavailable
 from antiphon.model.config import OmniConfig
 from antiphon.model.vision_patches import VisionPreprocessor
+from antiphon.scaling.signals import EncoderSignals
 from services.encoders.config import EncodersSettings
 from services.encoders.encoding import Encoding, Means, Place
 from services.encoders.media import MediaItem
@@ -43,6 +44,9 @@ class EncodersEngine:
 
     def waiting(self) -> int:
         return 0 if self._workers is None else self._workers.waiting()
+
+    def signals(self) -> EncoderSignals:
+        return EncoderSignals(0.0, 0.0) if self._workers is None else self._workers.signals()
 
     def check(self) -> None:
         """Raises when it cannot answer any more."""

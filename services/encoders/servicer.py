@@ -33,6 +33,7 @@ def hosted(engine: EncodersEngine) -> HostedService:
         close=engine.close,
         check=engine.check,
         load=lambda: ServiceLoad(waiting=engine.waiting()),
+        signals=engine.signals,
     )
 
 

@@ -21,6 +21,7 @@ from antiphon.model.placement import OwnStream, placement, wait_for
 from antiphon.model.vision_encoder import VisionEncoder, VisionRows
 from antiphon.model.vision_patches import VisionPreprocessor
 from antiphon.model.weights import Checkpoint
+from antiphon.scaling.signals import EncoderSignals
 from services.encoders.config import EncodersSettings
 from services.encoders.video_process import VideoProcesses
 
@@ -80,6 +81,16 @@ class Workers:
 
     def waiting(self) -> int:
         return sum(reader.waiting() for reader in self.readers) + self.audio.waiting() + self.vision.waiting()
+
+    def signals(self) -> EncoderSignals:
+        """Of whom there is most to wait for; readers stand in for each other."""
+        reading = [reader.load() for reader in self.readers]
+        models = [self.audio.load(), self.vision.load()]
+        backlog = sum(load.backlog_seconds for load in reading) / len(reading)
+        busy = sum(load.busy_share for load in reading) / len(reading)
+        return EncoderSignals(
+            max(backlog, *(load.backlog_seconds for load in models)), max(busy, *(load.busy_share for load in models))
+        )
 
     def check(self) -> None:
         """Raises when a model cannot compute any more."""

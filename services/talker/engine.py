@@ -16,11 +16,13 @@ from antiphon.engine.prefill_steps import PrefillSteps
 from antiphon.engine.sampler import SamplerState, SamplingParameters
 from antiphon.engine.sequence import FinishReason, Share, Timings
 from antiphon.errors import ContextTooLong, InvalidInput
+from antiphon.hosting.decoder_service import speech_signals
 from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
 from antiphon.model.placement import Placement, placement, wait_for
 from antiphon.model.talker import Talker
 from antiphon.model.weights import Checkpoint
+from antiphon.scaling.signals import SpeechSignals
 from antiphon.wire.generation import PromptNumbers
 from services.talker.config import TalkerSettings
 from services.talker.frame_steps import FrameSteps
@@ -76,6 +78,7 @@ class TalkerEngine:
         it from that."""
         await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
         await self._warm_up()
+        self.decoder.forget_pace()
 
     def speak(self, script: Script) -> "Speech":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the speech, also after its end."""
@@ -94,6 +97,10 @@ class TalkerEngine:
         )
         generation = self.decoder.submit(submission, media_rows=media_rows)
         return Speech(self, request, generation, keys)
+
+    def signals(self) -> SpeechSignals:
+        settings = self._settings
+        return speech_signals(self.decoder.load(), places=settings.running_requests, frame_seconds=FRAME_SECONDS)
 
     def end_text(self, request: TalkerRequest) -> None:
         request.end_text(self._settings.frames_per_token, self._settings.least_frames)

@@ -41,6 +41,7 @@ def hosted(engine: TalkerEngine) -> HostedService:
         close=engine.decoder.close,
         check=engine.decoder.check,
         load=lambda: service_load(engine.decoder.load()),
+        signals=engine.signals,
         pages=lambda: page_counts(engine.decoder.load()),
     )
 

@@ -78,6 +78,7 @@ class ThinkerEngine:
         await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
         await self.grammars.read()
         await self._warm_up()
+        self.decoder.forget_pace()
 
     def answer(self, question: Question) -> "Answer":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the answer, also after its end."""

@@ -8,7 +8,7 @@ from typing import Final
 from opentelemetry import trace
 
 from antiphon.errors import InternalError, InvalidInput
-from antiphon.hosting.decoder_service import page_counts, service_load
+from antiphon.hosting.decoder_service import page_counts, service_load, thinker_signals
 from antiphon.hosting.service import HostedService
 from antiphon.telemetry import names
 from antiphon.v1.media_pb2 import EmbeddingRows, MultimodalHiddenRows
@@ -54,6 +54,7 @@ def hosted(engine: ThinkerEngine) -> HostedService:
         close=engine.decoder.close,
         check=engine.decoder.check,
         load=lambda: service_load(engine.decoder.load()),
+        signals=lambda: thinker_signals(engine.decoder.load()),
         pages=lambda: page_counts(engine.decoder.load()),
     )
 

@@ -7,25 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.scaling.pacing import Pacing
+from antiphon.scaling.pacing import Bounds, Pacing
 from antiphon.scaling.policies import CallsPolicy
 from antiphon.scaling.scaler import Plan, Scaler
 from antiphon.scaling.signals import CallSignals
 from antiphon.scaling.window import Decision, Window
 
 EVERY_SECONDS = 10.0
-PACING = Pacing(max_replicas=100, start_seconds=60, hold_seconds=300, trend_seconds=300)
+PACING = Pacing(start_seconds=60, hold_seconds=300, trend_seconds=300)
+BOUNDS = Bounds(max_replicas=100)
 
 
-def plan(pacing: Pacing = PACING) -> Plan:
-    return Plan(policy=CallsPolicy(calls_per_replica=10), pacing=pacing)
+def plan(pacing: Pacing = PACING, bounds: Bounds = BOUNDS) -> Plan:
+    return Plan(policy=CallsPolicy(calls_per_replica=10), pacing=pacing, bounds=bounds)
 
 
 class Stage:
     """Replicas are there as soon as they are wanted; load is spread evenly."""
 
-    def __init__(self, pacing: Pacing = PACING, replicas: int = 1) -> None:
-        self.scaler, self.replicas, self.now = Scaler(plan(pacing)), replicas, 0.0
+    def __init__(self, of: Plan | None = None, replicas: int = 1) -> None:
+        self.scaler, self.replicas, self.now = Scaler(of or plan()), replicas, 0.0
         self.course: list[int] = []
 
     def step(self, calls: float | None, told: int | None = None) -> Decision:
@@ -67,7 +68,7 @@ def test_a_rising_load_is_met_before_it_comes() -> None:
         stage.step(100 + rise * stage.now)
     at_arrival = (100 + rise * (stage.now + PACING.start_seconds - EVERY_SECONDS)) / 10
     assert stage.replicas >= at_arrival
-    unsuspecting = Stage(PACING.model_copy(update={"start_seconds": 0.0}))
+    unsuspecting = Stage(plan(PACING.model_copy(update={"start_seconds": 0.0})))
     for _ in range(60):
         unsuspecting.step(100 + rise * unsuspecting.now)
     assert unsuspecting.replicas < stage.replicas
@@ -118,7 +119,7 @@ def test_a_controller_that_has_just_begun_gives_nothing_up() -> None:
     start=st.integers(1, 60),
 )
 def test_bounds_hold_whatever_comes(loads: list[float | None], least: int, room: int, start: int) -> None:
-    stage = Stage(Pacing(min_replicas=least, max_replicas=least + room, hold_seconds=50), start)
+    stage = Stage(plan(Pacing(hold_seconds=50), Bounds(min_replicas=least, max_replicas=least + room)), start)
     for calls in loads:
         assert least <= stage.step(calls).replicas <= least + room
 
@@ -126,7 +127,7 @@ def test_bounds_hold_whatever_comes(loads: list[float | None], least: int, room:
 @settings(max_examples=60)
 @given(loads=st.lists(st.floats(0, 900), min_size=1, max_size=60), last=st.floats(0, 900), more=st.floats(0, 100))
 def test_after_the_same_past_more_load_is_never_given_fewer(loads: list[float], last: float, more: float) -> None:
-    stages = [Stage(PACING.model_copy(update={"hold_seconds": 50.0})) for _ in range(2)]
+    stages = [Stage(plan(PACING.model_copy(update={"hold_seconds": 50.0}))) for _ in range(2)]
     for stage in stages:
         for calls in loads:
             stage.step(calls)
@@ -142,7 +143,7 @@ def test_what_is_remembered_stays_bounded_however_often_it_is_asked() -> None:
 
 @pytest.mark.parametrize("falls", [-0.5, 0.0])
 def test_no_trend_is_seen_where_none_is(falls: float) -> None:
-    stage = Stage(PACING.model_copy(update={"spread": 0.0}))
+    stage = Stage(plan(PACING.model_copy(update={"spread": 0.0})))
     for _ in range(60):
         stage.step(500 + falls * stage.now)
     decision = stage.step(500 + falls * stage.now)

@@ -5,14 +5,14 @@ import random
 import pytest
 
 from antiphon.errors import InvalidInput
-from antiphon.scaling.pacing import Pacing
+from antiphon.scaling.pacing import Bounds, Pacing
 from antiphon.scaling.policies import SpeechPolicy
 from antiphon.scaling.records import plan_line, replay, window_line
 from antiphon.scaling.scaler import Plan, Scaler, told
 from antiphon.scaling.signals import SpeechSignals
 from antiphon.scaling.window import Window
 
-PLAN = Plan(policy=SpeechPolicy(), pacing=Pacing(max_replicas=50, hold_seconds=100))
+PLAN = Plan(policy=SpeechPolicy(), pacing=Pacing(hold_seconds=100), bounds=Bounds(max_replicas=50))
 
 
 def recorded_lines() -> tuple[list[str], list[int]]:
@@ -39,7 +39,7 @@ def test_a_replay_decides_as_it_was_decided() -> None:
 
 def test_another_plan_decides_otherwise() -> None:
     lines, _ = recorded_lines()
-    frugal = Plan(policy=SpeechPolicy(sound_per_replica=200), pacing=PLAN.pacing)
+    frugal = Plan(policy=SpeechPolicy(sound_per_replica=200), pacing=PLAN.pacing, bounds=PLAN.bounds)
     assert sum(each.decided.replicas for each in replay(lines, frugal)) < sum(
         each.recorded.replicas for each in replay(lines, frugal)
     )
