@@ -31,6 +31,14 @@ class ExpertCall:
     result: ExpertResult
 
 
+@dataclass(frozen=True, slots=True)
+class CallTimings:
+    """As the shard measured them: from a call's arrival to its begin, and from there to its end."""
+
+    queued_microseconds: int = 0
+    computed_microseconds: int = 0
+
+
 class ShardLink(Protocol):
     """The way to one shard. One call is under way at a time; used by one thread at a time."""
 

@@ -1,0 +1,48 @@
+"""Every knob of an expert shard, from ANTIPHON_EXPERTS_ variables; units are in the names."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from antiphon.model.placement import DeviceName, TypeName
+
+
+class ExpertsSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ANTIPHON_EXPERTS_", frozen=True, extra="ignore")
+
+    checkpoint: Path
+    device: DeviceName = "auto"
+    # In the type that they have on disk, experts on a CPU stay there, mapped.
+    dtype: TypeName = "auto"
+
+    # What it holds when it begins: all experts; none, and waits for an assignment; or of some shards the one with this
+    # number, such as 1/4 to 4/4.
+    holds: str = Field("all", pattern=r"^(all|none|[1-9]\d{0,3}/[1-9]\d{0,3})$")
+    # Of each expert, among those shards.
+    copies: int = Field(1, gt=0)
+    # (layer, expert) that fit. Unset: all of the model's.
+    capacity: int | None = Field(None, gt=0)
+
+    # Where trunks of this host find it: a folder that only its owner may enter, made if it is not there. Unset, a new
+    # one.
+    socket_folder: Path | None = None
+    # Off, trunks of this host call over gRPC, too.
+    shares_memory: bool = True
+    # Processes with the same one share memory. Unset: what the kernel of this host calls itself.
+    host_id: str = ""
+    # Experts have copies in different ones. Unset: the host.
+    zone: str = ""
+
+    # At the same time, those of this host and the others.
+    trunks: int = Field(64, gt=0)
+    rows_per_call: int = Field(4096, gt=0)
+    pairs_per_call: int = Field(32_768, gt=0)
+    # That one trunk may ask to be mapped.
+    shared_memory_mb: int = Field(1024, gt=0)
+    # What a trunk reported of its routing is forgotten after this.
+    report_seconds: float = Field(30.0, gt=0)
+    # Of trunks whose reports are kept.
+    reports: int = Field(256, gt=0)
+    # A shard that is about to stop has nothing to do any more when nobody has called for so long.
+    idle_seconds: float = Field(2.0, gt=0)

@@ -1,0 +1,134 @@
+"""What a shard computes: calls of many trunks, one after the other, with the experts that it holds at that moment."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from antiphon.errors import Conflict, Unavailable
+from antiphon.experts.calls import ExpertResult
+from antiphon.experts.served_model import expert_model
+from antiphon.experts.table import ExpertModel, ShardLoad
+from antiphon.model.config import OmniConfig
+from antiphon.model.expert_weights import ExpertReader
+from antiphon.model.kernels.packed_experts import summed_pairs, weighted_pairs
+from antiphon.model.placement import placement
+from antiphon.model.thinker import PREFIX
+from antiphon.model.weights import Checkpoint
+from services.experts.config import ExpertsSettings
+from services.experts.holdings import Holdings
+from services.experts.load import ComputedCall, LoadMeter
+from services.experts.requests import LayerCall
+from services.experts.start_set import start_set
+from services.experts.turns import Turns
+
+_LOOK_SECONDS: Final = 0.05
+_LONGEST_CALL_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    model: ExpertModel
+    holdings: Holdings
+
+
+class ExpertsEngine:
+    def __init__(self, settings: ExpertsSettings) -> None:
+        self.settings = settings
+        self._opened: _Opened | None = None
+        self._turns = Turns()
+        self._meter = LoadMeter()
+        self._counted = threading.Lock()
+        self._trunks = 0
+        self.is_draining = False
+        self.is_stopping = False
+
+    @property
+    def model(self) -> ExpertModel:
+        return self._loaded().model
+
+    @property
+    def holdings(self) -> Holdings:
+        return self._loaded().holdings
+
+    @property
+    def waiting(self) -> int:
+        return self._turns.waiting
+
+    def load(self) -> ShardLoad:
+        return self._meter.load(trunks=self._trunks)
+
+    async def start(self) -> None:
+        """Reads what it holds at the beginning, which takes a moment."""
+        self._opened = await asyncio.to_thread(self._open)
+        self._opened.holdings.start()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Tells that it is going, and answers until nobody has called for a while or the grace is over."""
+        self.is_draining = True
+        over, calls, since = time.monotonic() + grace_seconds, -1, 0.0
+        while (now := time.monotonic()) < over:
+            if self._meter.calls != calls:
+                calls, since = self._meter.calls, now
+            elif now - since >= self.settings.idle_seconds:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        self.is_stopping = True
+
+    async def close(self) -> None:
+        self.is_stopping = True
+        if self._opened is not None:
+            await asyncio.to_thread(self._opened.holdings.close)
+
+    @contextmanager
+    def trunk(self) -> Iterator[None]:
+        """Counts a trunk for as long as the block lasts. Raises Unavailable without a place for it."""
+        with self._counted:
+            if self._trunks >= self.settings.trunks:
+                raise Unavailable(f"All {self.settings.trunks} places for trunks are taken. Call another copy.")
+            self._trunks += 1
+        try:
+            yield
+        finally:
+            with self._counted:
+                self._trunks -= 1
+
+    @torch.inference_mode()
+    def compute(self, call: LayerCall, arrived: float, timeout_seconds: float) -> ComputedCall:
+        """On any thread: waits for its turn, then writes the result where the call wants it. Raises DeadlineExceeded
+        when its time is over before, Conflict without an expert, and Unavailable when the shard stops."""
+        if self.is_stopping:
+            raise Unavailable("The expert shard is stopping. Call another copy.")
+        self._turns.take(arrived + min(timeout_seconds, _LONGEST_CALL_SECONDS))
+        try:
+            began = time.monotonic()
+            compute = weighted_pairs if call.result is ExpertResult.PAIRS else summed_pairs
+            try:
+                compute(self.holdings.of_layer(call.layer), call.pairs, call.into)
+            except KeyError as missing:
+                raise Conflict(f"Expert {missing} of layer {call.layer} is not held here (any more).") from None
+            computed = ComputedCall(arrived, began, time.monotonic())
+            self._meter.add(computed, len(call.pairs.experts))
+            return computed
+        finally:
+            self._turns.give()
+
+    def _loaded(self) -> _Opened:
+        if self._opened is None:
+            raise Unavailable("The expert shard is still loading. Try again soon.")
+        return self._opened
+
+    def _open(self) -> _Opened:
+        where = placement(self.settings.device, self.settings.dtype)
+        config = OmniConfig.from_checkpoint(self.settings.checkpoint).thinker.text
+        checkpoint = Checkpoint(self.settings.checkpoint)
+        model = expert_model(checkpoint, PREFIX, config, where.dtype)
+        reader = ExpertReader.of(checkpoint, PREFIX, config, where.dtype, where.device)
+        holdings = Holdings(reader, model.keys, self.settings.capacity or len(model.keys))
+        holdings.load_now(start_set(self.settings.holds, self.settings.copies, model))
+        return _Opened(model, holdings)
