@@ -26,6 +26,7 @@ from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.prefix_cache import PrefixCache
 from antiphon.engine.sequence import RequestT, Sequence, Slice
 from antiphon.engine.step_plan import StepPlan
+from antiphon.engine.waiting_line import WaitingLine
 from antiphon.errors import AtCapacity, ContextTooLong
 
 # One in so many rows of prompts goes to the shortest first, not to the oldest.
@@ -60,9 +61,9 @@ class Scheduler(Generic[RequestT]):
     def __init__(self, limits: SchedulerLimits, pool: PagePool) -> None:
         self.limits = limits
         self.pool = pool
-        self.running: list[Sequence[RequestT]] = []
-        self.waiting: list[Sequence[RequestT]] = []
         self.cache = PrefixCache(pool)
+        self.line: WaitingLine[RequestT] = WaitingLine(limits.max_running, pool, self.cache)
+        self.running, self.waiting = self.line.running, self.line.waiting
         self.counters = VirtualCounters()
         # Times that a sequence lost its pages, so far.
         self.preemptions = 0
@@ -153,7 +154,7 @@ class Scheduler(Generic[RequestT]):
         running = [sequence for sequence in running if sequence.phase == "running"]  # decodes may have taken its pages
         for sequence in running:
             self.cache.adopt(sequence)
-        wanted = in_turn(running + self._admissible(plan), self._rows_left, self.counters)
+        wanted = in_turn(running + self.line.ready(), self._rows_left, self.counters)
         if self.counters.has_several:
             plan.budget = min(plan.budget, rows_to_share(wanted, self._rows_left, self.limits.rows_per_step))
         if sum(self._rows_left(sequence) for sequence in wanted) <= plan.budget:
@@ -162,9 +163,8 @@ class Scheduler(Generic[RequestT]):
         plan.budget -= kept
         self._serve(plan, wanted)
         plan.budget += kept
-        waits = next((sequence for sequence in wanted if sequence.phase == "waiting"), None)
-        if waits is not None and not self._fits(waits):
-            wanted = running  # nobody may pass one that waits for pages
+        # The shortest pass those before them, who may not even have been asked.
+        plan.stuck |= {each.number: each for each in wanted if each.phase == "waiting" and not self.line.fits(each)}
         return self._serve(plan, sorted(wanted, key=lambda each: self._rows_left(each) - plan.rows_of(each)))
 
     def _rows_left(self, sequence: Sequence[RequestT]) -> int:
@@ -172,56 +172,27 @@ class Scheduler(Generic[RequestT]):
         waits = sequence.phase == "waiting"
         return sequence.pending_rows - (self.cache.reusable_pages(sequence) * self.pool.page_size if waits else 0)
 
-    def _admissible(self, plan: StepPlan[RequestT]) -> list[Sequence[RequestT]]:
-        """Those that can go on to an output come first; others may compute ahead with what is left."""
-        if not self.waiting or len(self.running) >= self.limits.max_running or plan.budget < 1:
-            return []
-        # One that lost its pages during a step is computed again from what that step gives.
-        whole = [s for s in self.waiting if not s.steps_under_way]
-        ready = [s for s in whole if s.can_sample]
-        return ready + [s for s in whole if not s.can_sample and s.pending_rows > 0]
-
     def _serve(self, plan: StepPlan[RequestT], sequences: Iterable[Sequence[RequestT]]) -> None:
-        """Of those that wait, none after the first that does not fit."""
-        admits = True
         for sequence in sequences:
             if plan.budget < 1:
                 return
-            if sequence.phase == "waiting":
-                if not self._leaves_room(sequence):
-                    continue
-                admits = admits and self._fits(sequence)
-                if not admits:
-                    continue
-                self._admit(sequence)
+            if sequence.phase == "waiting" and not self._begins(plan, sequence):
+                continue
             self._extend(plan, sequence)
 
-    def _leaves_room(self, sequence: Sequence[RequestT]) -> bool:
-        """For other tenants: in the places of those who run, and in the pages."""
-        own = [each for each in self.running if each.share.tenant == sequence.share.tenant]
-        pages, used = sum(len(each.pages) for each in own), self.pool.page_count - self.pool.free_count
-        return leaves_room(self.limits.max_running, len(self.running), len(own), sequence.share) and leaves_room(
-            self.pool.page_count, used, pages, sequence.share
-        )
-
-    def _fits(self, sequence: Sequence[RequestT]) -> bool:
-        if len(self.running) >= self.limits.max_running:
+    def _begins(self, plan: StepPlan[RequestT], sequence: Sequence[RequestT]) -> bool:
+        """One that waits gets its place, or waits on."""
+        if not (self.line.has_place and self.line.leaves_room(sequence)):
             return False
-        pages = self.pool.pages_for(sequence.pending_rows)
-        if sequence.reached_rows > 0:
-            pages = max(pages, self._pages_to_grow(sequence)) + self._growth_of_running()
-        return pages - self.cache.shared_pages(sequence) <= self.pool.free_count
-
-    def _growth_of_running(self) -> int:
-        """Pages that those who run take soon. Were one that has lost its pages let in without them, it would lose them
-        again at once, and be computed for nothing. Where nobody moves, nobody grows."""
-        if not any(sequence.pending_rows > 0 for sequence in self.running):
-            return 0
-        return sum(max(0, self._pages_to_grow(each) - len(each.pages)) for each in self.running)
-
-    def _pages_to_grow(self, sequence: Sequence[RequestT]) -> int:
-        """For all that it is now and a page more, or to its end."""
-        return self.pool.pages_for(min(sequence.max_rows, sequence.total_rows + self.pool.page_size))
+        if not self.line.fits(sequence):
+            plan.stuck[sequence.number] = sequence
+            return False
+        before = list(plan.stuck.values())
+        if not self.line.may_pass(sequence, before):
+            return False
+        self.line.passed(sequence, before)
+        self._admit(sequence)
+        return True
 
     def _admit(self, sequence: Sequence[RequestT]) -> None:
         self.waiting.remove(sequence)

@@ -100,6 +100,8 @@ class Sequence(Generic[RequestT]):
     # Of its pages, those at the beginning that others can find; and, while it waits, those that it would find.
     published_pages: int = 0
     reusable_pages: int = 0
+    # Taken by others that came later, while it waited for pages.
+    passed_pages: int = 0
     # Steps with rows of it that have begun and not ended.
     steps_under_way: int = 0
     # Outputs given by the engine, and taken by the reader: each is written by one thread only.

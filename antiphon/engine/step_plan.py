@@ -11,6 +11,8 @@ class StepPlan(Generic[RequestT]):
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.slices: dict[int, Slice[RequestT]] = {}
+        # Those that would be in it if there were pages for them.
+        self.stuck: dict[int, Sequence[RequestT]] = {}
 
     def rows_of(self, sequence: Sequence[RequestT]) -> int:
         planned = self.slices.get(sequence.number)

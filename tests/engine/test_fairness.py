@@ -198,3 +198,29 @@ def test_tenants_who_left_are_forgotten_once_they_are_level() -> None:
         counters.charge(share, number)
         counters.depart(share)
     assert len(counters._served) <= 4097
+
+
+def test_who_waits_for_pages_holds_up_nobody_of_another_tenant() -> None:
+    machine = Machine(limits(shared=None), pages=40)
+    first = machine.send(FLOOD, prompt_rows=60, outputs=40)
+    machine.step()
+    large = machine.send(FLOOD, prompt_rows=140, outputs=4)
+    behind = machine.send(FLOOD, prompt_rows=4, outputs=4)
+    small = machine.send(QUIET, prompt_rows=8, outputs=4)
+    machine.scheduler.counters.charge(QUIET, 1000)  # whose turn is the last
+    machine.step()
+    assert (first.phase, large.phase, behind.phase, small.phase) == ("running", "waiting", "waiting", "running")
+
+
+def test_who_waits_for_pages_is_passed_by_as_many_as_it_wants_itself_and_no_more() -> None:
+    machine = Machine(limits(shared=None), pages=40)
+    machine.send(FLOOD, prompt_rows=60, outputs=60)
+    machine.step()
+    large = machine.send(FLOOD, prompt_rows=120, outputs=4)
+    passed = 0
+    while large.phase == "waiting":
+        if not any(each.share == QUIET for each in machine.scheduler.waiting):
+            machine.send(QUIET, prompt_rows=20, outputs=4)
+        machine.step()
+        passed = max(passed, large.passed_pages)
+    assert passed == 30, "pages of 4 rows"
