@@ -158,8 +158,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             first_output_ms=call.timings.first_output_ms,
             total_ms=call.timings.total_ms,
         )
+        experts = _expert_attributes(call.timings)
         for name, start_ns, end_ns in _phases(call.stage, call.started_ns, call.timings):
-            tracing.record(name, start_ns, end_ns)
+            tracing.record(name, start_ns, end_ns, experts.get(name))
 
 
 async def _write(context: Any, response: Any) -> None:
@@ -189,6 +190,21 @@ def _phases(stage: StageName, started_ns: int, timings: Timings) -> list[tuple[s
     if after_first is None:
         return [queued, (until_first, worked_ns, ended_ns)]
     return [queued, (until_first, worked_ns, first_ns), (after_first, first_ns, ended_ns)]
+
+
+def _expert_attributes(timings: Timings) -> dict[str, tracing.Attributes]:
+    """By the name of the span below the server span; none where experts are not on shards."""
+    phases = {names.SPAN_PREFILL: timings.first_output_experts, names.SPAN_DECODE: timings.later_experts}
+    return {
+        name: {
+            names.EXPERT_CALLS: experts.calls,
+            names.EXPERT_PAIRS: experts.pairs,
+            names.EXPERT_RETRIES: experts.retries,
+            names.EXPERT_WAIT: experts.wait_ms,
+        }
+        for name, experts in phases.items()
+        if timings.HasField("first_output_experts")
+    }
 
 
 async def _raise_if_cancelled(error: BaseException) -> None:

@@ -12,6 +12,9 @@ SPAN_QUEUE: Final = "queue"
 SPAN_ENCODE: Final = "encode"
 SPAN_PREFILL: Final = "prefill"
 SPAN_DECODE: Final = "decode"
+# Of sampled steps whose experts are on shards: the step, and below it each call.
+SPAN_EXPERT_STEP: Final = "experts.step"
+SPAN_EXPERT_CALL: Final = "experts.call"
 # Roots of their own, linked to the span in which their live session was opened.
 SPAN_REALTIME_RESPONSE: Final = "realtime.response"
 SPAN_REALTIME_TRANSCRIPTION: Final = "realtime.transcription"
@@ -32,6 +35,16 @@ FIRST_PACKET_TOTAL: Final = "antiphon.first_packet.total_ms"
 FRAME_COUNT: Final = "antiphon.frame_count"
 # Within a spoken answer: for how long a listener who plays it as it comes has had nothing to play.
 PLAYBACK_SILENT: Final = "antiphon.playback.silent_ms"
+# Calls of expert shards in the steps that a request took part in: how many, (row, expert) pairs that they computed,
+# calls whose pairs were asked of another copy, and for how long steps had nothing to do but wait.
+EXPERT_CALLS: Final = "antiphon.experts.calls"
+EXPERT_PAIRS: Final = "antiphon.experts.pairs"
+EXPERT_RETRIES: Final = "antiphon.experts.retries"
+EXPERT_WAIT: Final = "antiphon.experts.wait_ms"
+# Of one call, and of the requests that shared its step.
+EXPERT_LAYER: Final = "antiphon.experts.layer"
+EXPERT_SHARD: Final = "antiphon.experts.shard"
+STEP_REQUESTS: Final = "antiphon.step.requests"
 # Media of a request that were encoded for an earlier one.
 CACHED_MEDIA: Final = "antiphon.cached_media"
 # What a client read in `x-request-id`.
@@ -86,6 +99,11 @@ METRIC_PAGES_EVICTED: Final = "antiphon_pages_evicted"
 METRIC_ROWS_REUSED: Final = "antiphon_rows_reused"
 METRIC_FAILOVERS: Final = "antiphon_failovers"
 METRIC_PREEMPTIONS: Final = "antiphon_preemptions"
+METRIC_EXPERT_CALLS: Final = "antiphon_expert_calls"
+METRIC_EXPERT_PAIRS: Final = "antiphon_expert_pairs"
+METRIC_EXPERT_WAIT: Final = "antiphon_expert_wait_seconds"
+METRIC_EXPERT_SHARDS: Final = "antiphon_expert_shards"
+METRIC_EXPERTS_MISSING: Final = "antiphon_experts_missing"
 METRIC_CACHED_TOKENS: Final = "antiphon_cached_prompt_tokens"
 METRIC_STORAGE_SECONDS: Final = "antiphon_storage_seconds"
 METRIC_STORAGE_UP: Final = "antiphon_storage_up"

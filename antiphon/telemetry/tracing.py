@@ -153,10 +153,22 @@ def mark_failed(opened: Span, error: BaseException) -> None:
     opened.set_status(Status(StatusCode.ERROR))
 
 
-def record(name: str, start_ns: int, end_ns: int) -> None:
-    """A span of something that is already over; times in nanoseconds since the epoch."""
-    opened = trace.get_tracer(_TRACER).start_span(name, start_time=start_ns)
+def record(
+    name: str,
+    start_ns: int,
+    end_ns: int,
+    attributes: Attributes | None = None,
+    *,
+    parent: Context | None = None,
+    links: Sequence[SpanContext] = (),
+) -> Span:
+    """A span of something that is already over, below the current one or `parent`; times in nanoseconds since the
+    epoch."""
+    opened = trace.get_tracer(_TRACER).start_span(
+        name, parent, SpanKind.INTERNAL, attributes, [Link(linked) for linked in links], start_time=start_ns
+    )
     opened.end(end_ns)
+    return opened
 
 
 def first_event(opened: Span, name: str) -> None:
