@@ -1,27 +1,96 @@
-"""How many replicas a stage should have, from what its replicas record. Ray Serve loads the policy by its path."""
+"""The policies of `antiphon.scaling` as Ray Serve calls them: its controller loads `StagePolicy` by its path."""
 
-import math
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
-ACTIVE_CALLS: Final = "active_calls"
-WAITING: Final = "waiting"
+from antiphon.scaling.records import plan_line, window_line
+from antiphon.scaling.scaler import Plan, Scaler, told
+from antiphon.scaling.window import Decision, Window
+
+# What every replica records, beside the signals of its stage.
+CALLS: Final = "calls"
+# Serve asks ten times a second; its replicas record once.
+_DECIDE_EVERY_SECONDS: Final = 1.0
 
 
-class RecordedMetrics(Protocol):
+class Recorded(Protocol):
     """The part of Ray Serve's AutoscalingContext that is read here."""
 
     @property
     def aggregated_metrics(self) -> Mapping[str, Mapping[object, float]] | None: ...
 
+    @property
+    def total_num_requests(self) -> float:
+        """That Serve's proxies and handles have passed on and that are not answered."""
+        ...
 
-class CallsPolicy:
-    """One replica for every `calls_per_replica` calls that are answered or wait; Serve applies bounds and delays."""
+    @property
+    def target_num_replicas(self) -> int: ...
 
-    def __init__(self, calls_per_replica: float) -> None:
-        self._calls_per_replica = calls_per_replica
+    @property
+    def running_replicas(self) -> Sequence[object]: ...
 
-    def __call__(self, recorded: RecordedMetrics) -> tuple[int, dict[str, float]]:
-        metrics = recorded.aggregated_metrics or {}
-        calls = sum(sum((metrics.get(name) or {}).values()) for name in (ACTIVE_CALLS, WAITING))
-        return max(1, math.ceil(calls / self._calls_per_replica - 1e-9)), {"calls": calls}
+    @property
+    def current_time(self) -> float | None: ...
+
+
+class StagePolicy:
+    """Serve applies no delays of its own to what this decides."""
+
+    def __init__(self, plan: Mapping[str, object], *, counts_requests: bool, windows: Mapping[str, object]) -> None:
+        """counts_requests: Serve knows the calls, the replicas record none. windows: of a WindowsFile."""
+        self.plan = Plan.model_validate(plan)
+        self._scaler = Scaler(self.plan)
+        self._counts_requests = counts_requests
+        self._file = WindowsFile(**windows) if windows else None  # type: ignore[arg-type]  # written by placement()
+        self._decided_seconds = float("-inf")
+        self._decision = Decision(0, "")
+
+    def __call__(self, recorded: Recorded) -> tuple[int, dict[str, str]]:
+        now = recorded.current_time if recorded.current_time is not None else time.time()
+        if now - self._decided_seconds >= _DECIDE_EVERY_SECONDS:
+            self._decided_seconds = now
+            self._decide(recorded, now)
+        return self._decision.replicas, {"reason": self._decision.reason}
+
+    def _decide(self, recorded: Recorded, now: float) -> None:
+        running = len(recorded.running_replicas)
+        signals = told(self.plan, self._requests(recorded, running) if self._counts_requests else _by_replica(recorded))
+        window = Window(now, recorded.target_num_replicas, running, signals)
+        self._decision = self._scaler.decide(window)
+        if self._file is not None:
+            self._file.write(plan_line(self.plan), window_line(window, self._decision))
+
+    def _requests(self, recorded: Recorded, running: int) -> list[dict[str, float]]:
+        return [{CALLS: recorded.total_num_requests / running}] * running if running else []
+
+
+class WindowsFile:
+    """Windows and decisions for `antiphon scaling`, in at most two files; the older one ends in `.before`."""
+
+    def __init__(self, path: str, megabytes: float) -> None:
+        self._path, self._most_bytes = Path(path), megabytes * 1e6
+        self._has_begun = False
+
+    def write(self, plan: str, window: str) -> None:
+        """The plan begins each file; each controller begins one of its own."""
+        is_full = self._has_begun and self._path.stat().st_size > self._most_bytes
+        if (is_full or not self._has_begun) and self._path.exists():
+            os.replace(self._path, self._path.with_name(self._path.name + ".before"))
+        is_new, self._has_begun = is_full or not self._has_begun, True
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{plan}\n{window}\n" if is_new else f"{window}\n")
+
+
+def _by_replica(recorded: Recorded) -> list[dict[str, float]]:
+    """Signals by name, a mapping for each replica that runs and has recorded some."""
+    metrics = recorded.aggregated_metrics or {}
+    running = set(recorded.running_replicas)
+    replicas = {replica for values in metrics.values() for replica in values if replica in running}
+    return [
+        {name: values[replica] for name, values in metrics.items() if replica in values}
+        for replica in sorted(replicas, key=str)
+    ]

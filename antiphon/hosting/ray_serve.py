@@ -1,6 +1,7 @@
 """Services on Ray Serve: it places, restarts and scales replicas; each replica answers gRPC on a port of its own."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,9 @@ from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.hosting.metrics_endpoint import serving_metrics
 from antiphon.hosting.replica_directory import ReplicaDirectory, ReplicaReport
 from antiphon.hosting.service import HostedService
+from antiphon.scaling.pacing import Bounds, Pacing
+from antiphon.scaling.policies import CallsPolicy, Policy
+from antiphon.scaling.scaler import Plan
 from antiphon.telemetry import logging as antiphon_logging
 from antiphon.telemetry import tracing
 from antiphon.telemetry.names import StageName
@@ -32,6 +36,7 @@ _WAIT_FOR_CONTROL_CALLS_SECONDS: Final = 0.2
 _CHECK_HEALTH_EVERY_SECONDS: Final = 2.0  # and so soon another replica starts for one that is gone
 _KILL_AFTER_DRAIN_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 2.0
+_BY_CALLS: Final = CallsPolicy()
 
 
 class Tunables(BaseModel):
@@ -51,10 +56,12 @@ class Scale(BaseModel):
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)
-    # More calls than this a replica ask for another one.
-    calls_per_replica: float = Field(default=16.0, gt=0)
-    upscale_delay_seconds: float = Field(default=5.0, ge=0)
-    downscale_delay_seconds: float = Field(default=120.0, ge=0)
+    # Unset, what suits the stage.
+    policy: Policy | None = None
+    pacing: Pacing = Pacing()
+    # What is decided, and from what, as `antiphon scaling` reads it; two files of so much at most.
+    windows_file: Path | None = None
+    windows_megabytes: float = Field(default=64.0, gt=0)
     cpus: float = Field(default=1.0, ge=0)
     gpus: float = Field(default=0.0, ge=0)
     # Threads of the model's arithmetic; Ray would give a replica with less than one CPU a single one.
@@ -99,10 +106,9 @@ class StageReplica:
         return {"address": self.address}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        return {
-            autoscaling.ACTIVE_CALLS: float(self._server.active.total),
-            autoscaling.WAITING: float(self._service.load().waiting),
-        }
+        calls = float(self._server.active.total + self._service.load().waiting)
+        signals = self._service.signals
+        return {autoscaling.CALLS: calls, **({} if signals is None else dataclasses.asdict(signals()))}
 
     async def check_health(self) -> None:
         """Serve replaces a replica for which this raises again and again."""
@@ -127,8 +133,11 @@ def _metrics_port() -> int | None:
     return int(port) if port else None
 
 
-def stage_application(make_service: Callable[[], HostedService], arguments: StageArguments) -> serve.Application:
-    """One application with one deployment, so that changing one stage restarts no other."""
+def stage_application(
+    make_service: Callable[[], HostedService], arguments: StageArguments, policy: Policy = _BY_CALLS
+) -> serve.Application:
+    """One application with one deployment, so that changing one stage restarts no other. policy: unless its scale names
+    another."""
     scale, tunables = arguments.scale, arguments.tunables
     deployment = serve.deployment(
         StageReplica,
@@ -136,12 +145,12 @@ def stage_application(make_service: Callable[[], HostedService], arguments: Stag
         user_config=tunables.model_dump(),
         graceful_shutdown_wait_loop_s=_WAIT_FOR_CONTROL_CALLS_SECONDS,
         graceful_shutdown_timeout_s=tunables.drain_seconds + _KILL_AFTER_DRAIN_SECONDS,
-        **placement(scale),
+        **placement(scale, policy),
     )
     return deployment.bind(make_service, tunables)
 
 
-def placement(scale: Scale, *, records_calls: bool = True) -> dict[str, Any]:
+def placement(scale: Scale, policy: Policy = _BY_CALLS, *, records_calls: bool = True) -> dict[str, Any]:
     """The part of a deployment's options that follows from its scale.
 
     `records_calls`: its replicas record their calls; otherwise Serve counts the requests that it passes to them.
@@ -158,25 +167,26 @@ def placement(scale: Scale, *, records_calls: bool = True) -> dict[str, Any]:
         },
     }
     if scale.max_replicas > scale.min_replicas:
-        return options | {"autoscaling_config": _autoscaling(scale, records_calls)}
+        return options | {"autoscaling_config": _autoscaling(scale, policy, records_calls)}
     return options | {"num_replicas": scale.min_replicas}
 
 
-def _autoscaling(scale: Scale, records_calls: bool) -> AutoscalingConfig:
-    config = AutoscalingConfig(
+def _autoscaling(scale: Scale, policy: Policy, records_calls: bool) -> AutoscalingConfig:
+    """Without delays of Serve's own: the policy has its pace."""
+    bounds = Bounds(min_replicas=scale.min_replicas, max_replicas=scale.max_replicas)
+    plan = Plan(policy=scale.policy or policy, pacing=scale.pacing, bounds=bounds)
+    file = {"path": str(scale.windows_file), "megabytes": scale.windows_megabytes} if scale.windows_file else {}
+    kwargs = {"plan": plan.model_dump(mode="json"), "counts_requests": not records_calls, "windows": file}
+    path = f"{autoscaling.StagePolicy.__module__}:{autoscaling.StagePolicy.__qualname__}"
+    return AutoscalingConfig(
         min_replicas=scale.min_replicas,
         max_replicas=scale.max_replicas,
-        target_ongoing_requests=scale.calls_per_replica,
         metrics_interval_s=1.0,
         look_back_period_s=3.0,
-        upscale_delay_s=scale.upscale_delay_seconds,
-        downscale_delay_s=scale.downscale_delay_seconds,
+        upscale_delay_s=0.0,
+        downscale_delay_s=0.0,
+        policy=AutoscalingPolicy(policy_function=path, policy_kwargs=kwargs),
     )
-    if not records_calls:
-        return config
-    path = f"{autoscaling.CallsPolicy.__module__}:{autoscaling.CallsPolicy.__qualname__}"
-    policy = AutoscalingPolicy(policy_function=path, policy_kwargs={"calls_per_replica": scale.calls_per_replica})
-    return AutoscalingConfig(**config.model_dump(exclude={"policy"}), policy=policy)
 
 
 def ray_directory() -> ReplicaDirectory:

@@ -89,7 +89,8 @@ def decide(pacing: Pacing, bounds: Bounds, history: History, standing: Standing)
     history = _remembered(pacing, history, demand.steady, kept, now)
     if wanted > target:
         return Decision(wanted, f"up: {demand.reason}; {forecast:.2f} with the trend"), history
-    kept = bounds.within(max(period.kept for period in history.periods))
+    held_from = now - pacing.hold_seconds - _period_seconds(pacing)
+    kept = bounds.within(max(period.kept for period in history.periods if period.begins_seconds > held_from))
     if kept >= target or not standing.is_complete or not _may_lower(pacing, history, now):
         return Decision(bounds.within(target), f"as many as before: {demand.reason}"), history
     step = min(target - kept, max(1, int(target * pacing.down_share)))
@@ -132,15 +133,19 @@ def _dark(pacing: Pacing, history: History, target: int, now: float) -> History:
     return _remembered(pacing, history, last.steady_sum / last.count, target, now)
 
 
+def _period_seconds(pacing: Pacing) -> float:
+    return max(pacing.trend_seconds, pacing.hold_seconds) / _PERIODS
+
+
 def _remembered(pacing: Pacing, history: History, steady: float, kept: int, now: float) -> History:
     """The latest period is filled up before the next begins; what is older than both spans is forgotten."""
     span = max(pacing.trend_seconds, pacing.hold_seconds)
-    oldest, length = now - span, span / _PERIODS
+    oldest = now - span
     # One that lies across the edge stays: the past must cover all of the hold.
     later = [period.begins_seconds > oldest for period in history.periods[1:]] + [True]
     periods = [period for period, stays in zip(history.periods, later, strict=False) if stays]
     last = periods[-1] if periods else None
-    if last is not None and now - last.begins_seconds < length:
+    if last is not None and now - last.begins_seconds < _period_seconds(pacing):
         periods[-1] = Period(last.begins_seconds, last.steady_sum + steady, last.count + 1, max(last.kept, kept))
     else:
         periods.append(Period(now, steady, 1, kept))

@@ -7,12 +7,13 @@ from ray import serve
 
 from antiphon.hosting.ray_serve import StageArguments, stage_application
 from antiphon.hosting.service import HostedService
+from antiphon.scaling.policies import EncodersPolicy
 from services.encoders.config import EncodersSettings
 from services.encoders.servicer import host
 
 
 def build(arguments: StageArguments) -> serve.Application:
-    return stage_application(partial(_service, arguments.checkpoint), arguments)
+    return stage_application(partial(_service, arguments.checkpoint), arguments, EncodersPolicy())
 
 
 def _service(checkpoint: Path) -> HostedService:

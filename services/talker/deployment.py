@@ -7,12 +7,13 @@ from ray import serve
 
 from antiphon.hosting.ray_serve import StageArguments, stage_application
 from antiphon.hosting.service import HostedService
+from antiphon.scaling.policies import SpeechPolicy
 from services.talker.config import TalkerSettings
 from services.talker.servicer import host
 
 
 def build(arguments: StageArguments) -> serve.Application:
-    return stage_application(partial(_service, arguments.checkpoint), arguments)
+    return stage_application(partial(_service, arguments.checkpoint), arguments, SpeechPolicy())
 
 
 def _service(checkpoint: Path) -> HostedService:

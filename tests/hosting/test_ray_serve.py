@@ -28,6 +28,8 @@ from antiphon.hosting.ray_serve import (
     stage_application,
 )
 from antiphon.hosting.replica_directory import ReplicaDirectory
+from antiphon.scaling.pacing import Pacing
+from antiphon.scaling.policies import CallsPolicy
 from antiphon.telemetry import names
 from antiphon.telemetry.otlp_receiver import receiving
 from antiphon.telemetry.span_records import SpanRecord
@@ -203,7 +205,8 @@ async def held_decode(hold: asyncio.Event) -> AsyncIterator[DecodeRequest]:
 
 
 async def test_load_brings_replicas_and_rest_takes_them_away(platform: Platform, nano: Path) -> None:
-    scale = Scale(cpus=0.1, max_replicas=2, calls_per_replica=2, upscale_delay_seconds=0.5, downscale_delay_seconds=2.0)
+    pacing = Pacing(start_seconds=0, spread=0, slack_share=0, hold_seconds=2, down_period_seconds=0)
+    scale = Scale(cpus=0.1, max_replicas=2, policy=CallsPolicy(calls_per_replica=2), pacing=pacing)
     await redeploy("codec", stage_application(*fake("codec", nano, scale=scale)))
     hold = asyncio.Event()
     codec = platform.caller.stages().codec

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from antiphon.errors import Unavailable
-from antiphon.hosting.autoscaling import CallsPolicy
 from antiphon.hosting.replica_directory import ReplicaDirectory, ReplicaReport
 from antiphon.telemetry.names import StageName
 
@@ -125,26 +124,3 @@ async def test_one_question_at_a_time_for_many_callers() -> None:
     directory = ReplicaDirectory(replicas.ask)
     assert await asyncio.gather(*(directory.locate("talker") for _ in range(20))) == ["a"] * 20
     assert replicas.asked <= 2  # the first was under way before the others wanted it
-
-
-@dataclass
-class Recorded:
-    aggregated_metrics: dict[str, dict[object, float]] | None
-
-
-@pytest.mark.parametrize(
-    ("metrics", "replicas"),
-    [
-        (None, 1),
-        ({}, 1),
-        ({"active_calls": {"r1": 0.0}}, 1),
-        ({"active_calls": {"r1": 4.0}}, 1),
-        ({"active_calls": {"r1": 4.0, "r2": 1.0}}, 2),
-        ({"active_calls": {"r1": 4.0}, "waiting": {"r1": 5.0}}, 3),
-    ],
-)
-def test_the_policy_wants_a_replica_for_so_many_calls(
-    metrics: dict[str, dict[object, float]] | None, replicas: int
-) -> None:
-    desired, _ = CallsPolicy(calls_per_replica=4)(Recorded(metrics))
-    assert desired == replicas

@@ -111,6 +111,19 @@ def test_a_controller_that_has_just_begun_gives_nothing_up() -> None:
     assert stage.replicas < 20
 
 
+@pytest.mark.parametrize("trend_seconds", [30.0, 300.0, 3000.0])
+def test_what_was_not_needed_is_given_up_as_soon_as_was_said(trend_seconds: float) -> None:
+    """But for the length of a period, a sixtieth of what is remembered."""
+    stage = Stage(plan(PACING.model_copy(update={"hold_seconds": 200.0, "trend_seconds": trend_seconds})))
+    for _ in range(30):
+        stage.step(200)
+    calm_from, peak = stage.now, stage.replicas
+    while stage.replicas == peak:
+        stage.step(0)
+    waited = stage.now - calm_from
+    assert 200 <= waited <= 200 + trend_seconds / 60 + 2 * EVERY_SECONDS
+
+
 @settings(max_examples=60)
 @given(
     loads=st.lists(st.one_of(st.none(), st.floats(0, 5000)), min_size=1, max_size=80),
