@@ -174,6 +174,8 @@ class _Said:
         self._delivery = Delivery(resumed.place if resumed is not None else None)
         self._known_samples = again.known_samples if again is not None else 0
         self._sound = SoundOut(response.options.encoding, again.known_bytes if again is not None else 0)
+        # That comes of known samples, and the client has not.
+        self._surplus = b""
         self._is_first_sound = resumed is None or not resumed.place.samples
         self.began = time.monotonic()
 
@@ -201,7 +203,8 @@ class _Said:
         if not len(samples):
             return
         await self._pace()
-        data, count = self._sound.push(samples), len(samples)
+        data, count = self._surplus + self._sound.push(samples), len(samples)
+        self._surplus = b""
         answer = self._to.session.answering(self.response.id)
         if answer is None:
             return
@@ -218,7 +221,7 @@ class _Said:
         known = min(self._known_samples, len(samples))
         if known:
             self._known_samples -= known
-            self._sound.push(samples[:known])
+            self._surplus += self._sound.push(samples[:known])
         return samples[known:]
 
     async def _pace(self) -> None:
@@ -236,7 +239,7 @@ class _Said:
     def _end(self, end: TurnEnd) -> None:
         session, response_id = self._to.session, self.response.id
         self._watch.ended(end)
-        rest = self._sound.finish()
+        rest = self._surplus + self._sound.finish()
         if rest and not self._is_first_sound:
             self._to.perform(session.answer_spoke(response_id, 0, rest, self._to.playback.ends_at or 0.0))
         answer = session.answering(response_id)

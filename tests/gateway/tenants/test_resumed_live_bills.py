@@ -1,0 +1,78 @@
+"""A live response that goes on elsewhere is one request on its tenant's bill, and nobody else's to go on with."""
+
+import json
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.gateway.conftest import Fakes
+from tests.gateway.realtime.live import Live, live
+from tests.gateway.realtime.returning import lost_after, rest, returning, said
+from tests.gateway.tenants.conftest import TenantGateway
+from tests.gateway.tenants.test_resumed_bills import sums
+
+AUDIO = "response.output_audio.delta"
+
+
+@pytest.fixture
+def fakes(fakes: Fakes) -> Fakes:
+    fakes.talker.frames_after_text = 60
+    fakes.talker.behaviour.pause_seconds = 0.01
+    return fakes
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTIPHON_REALTIME_KEEPS_SESSIONS", "true")
+    # What is computed ahead is nobody's bill and would only take time here.
+    monkeypatch.setenv("ANTIPHON_REALTIME_PREPARES", "false")
+
+
+def by(key: str) -> dict[str, Any]:
+    return {"additional_headers": {"authorization": f"Bearer {key}"}}
+
+
+async def ask(client: Live) -> None:
+    await client.say("what is it")
+    await client.send("response.create", response={})
+
+
+async def test_a_response_that_went_on_twice_is_charged_once(gateway: TenantGateway) -> None:
+    once, thrice = await gateway.enrol("once"), await gateway.enrol("thrice")
+    async with live(gateway.url, **by(once)) as whole:
+        await ask(whole)
+        await rest(whole)
+    async with live(gateway.url, **by(thrice)) as client:
+        await ask(client)
+        had = await lost_after(client, AUDIO, 5)
+    cut = await gateway.records("thrice")
+    async with returning(gateway.url, had, **by(thrice)) as client:
+        had = await lost_after(client, AUDIO, 30)
+    await gateway.records("thrice")
+    async with returning(gateway.url, had, **by(thrice)) as client:
+        await rest(client)
+    assert said(client.events) == said(whole.events)
+    records = await gateway.records("thrice")
+    assert [record.outcome for record in records] == ["cancelled", "cancelled", "completed"]
+    assert [record.requests for record in records] == [1, 0, 0]
+    assert cut[0].completion_audio_tokens > 0
+    once_sums = sums(await gateway.records("once"))
+    assert sums(records)[:-1] == once_sums[:-1]
+    assert sums(records)[-1] == pytest.approx(once_sums[-1], abs=len(records)), (
+        "milliseconds are rounded in each record"
+    )
+
+
+async def test_another_tenants_session_is_unknown_with_any_event(gateway: TenantGateway) -> None:
+    acme, evil = await gateway.enrol("acme"), await gateway.enrol("evil")
+    async with live(gateway.url, **by(acme)) as client:
+        await ask(client)
+        had = await lost_after(client, AUDIO, 3)
+    with pytest.raises(InvalidStatus) as raised:
+        async with returning(gateway.url, had, **by(evil)):
+            pass
+    error = json.loads(raised.value.response.body)["error"]
+    assert (raised.value.response.status_code, error["code"]) == (404, "session_not_found")
+    async with returning(gateway.url, had, **by(acme)) as client:
+        assert (await rest(client))["status"] == "completed"
