@@ -8,7 +8,7 @@ while starts level with the least served of those who stayed, so that nobody sav
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from antiphon.engine.sequence import RequestT, Sequence, Share
@@ -21,12 +21,49 @@ _MOST_AWAY: Final = 4096
 ItemT = TypeVar("ItemT")
 
 
+class Presence:
+    """How many sequences each tenant has here, waiting or running."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._weights: dict[str, float] = {}
+        self._weight = 0.0
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __contains__(self, tenant: str) -> bool:
+        return tenant in self._counts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def arrive(self, share: Share) -> None:
+        if share.tenant not in self._counts:
+            self._weights[share.tenant] = share.weight
+            self._weight += share.weight
+        self._counts[share.tenant] += 1
+
+    def depart(self, share: Share) -> None:
+        self._counts[share.tenant] -= 1
+        if not self._counts[share.tenant]:
+            del self._counts[share.tenant]
+            self._weight -= self._weights.pop(share.tenant)
+
+    def is_outnumbered(self, share: Share) -> bool:
+        """Of the sequences here, the tenant has at most half of its part: it is not who makes others wait."""
+        if len(self) < 2 or share.is_batch:
+            return False
+        part = self._weights.get(share.tenant, share.weight) / self._weight
+        return self._counts.get(share.tenant, 0) <= part * self._counts.total() / 2
+
+
 class VirtualCounters:
-    """Of the tenants that have a sequence here, waiting or running."""
+    """Of the tenants that have a sequence here."""
 
     def __init__(self) -> None:
         self._served: dict[str, float] = {}
-        self._present: Counter[str] = Counter()
+        self.present = Presence()
         self._batch_count = 0
         # Where a newcomer starts: the least served of those present, or of those who were here last.
         self._floor = 0.0
@@ -34,36 +71,34 @@ class VirtualCounters:
     @property
     def has_several(self) -> bool:
         """Tenants, or classes of urgency: there are turns to be taken."""
-        return len(self._present) > 1 or self._batch_count > 0
+        return len(self.present) > 1 or self._batch_count > 0
 
     def served(self, tenant: str) -> float:
         """Rows and outputs so far, weighted."""
         return self._served.get(tenant, self._floor)
 
     def arrive(self, share: Share) -> None:
-        if not self._present[share.tenant]:
-            del self._present[share.tenant]  # asking made it
+        if share.tenant not in self.present:
             self._served[share.tenant] = max(self.served(share.tenant), self._least())
-        self._present[share.tenant] += 1
+        self.present.arrive(share)
         self._batch_count += share.is_batch
 
     def depart(self, share: Share) -> None:
         self._floor = self._least()
-        self._present[share.tenant] -= 1
+        self.present.depart(share)
         self._batch_count -= share.is_batch
-        if not self._present[share.tenant]:
-            del self._present[share.tenant]
+        if share.tenant not in self.present:
             self._forget()
 
     def charge(self, share: Share, cost: float) -> None:
         self._served[share.tenant] = self.served(share.tenant) + cost / share.weight
 
     def _least(self) -> float:
-        return min((self._served[tenant] for tenant in self._present), default=self._floor)
+        return min((self._served[tenant] for tenant in self.present), default=self._floor)
 
     def _forget(self) -> None:
         """Those who would start level anyhow, and beyond the bound those who are least above it."""
-        away = [tenant for tenant in self._served if tenant not in self._present]
+        away = [tenant for tenant in self._served if tenant not in self.present]
         gone = [tenant for tenant in away if self._served[tenant] <= self._floor]
         above = sorted(set(away).difference(gone), key=self.served)
         for tenant in [*gone, *above[: max(0, len(above) - _MOST_AWAY)]]:

@@ -26,14 +26,15 @@ from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.prefix_cache import PrefixCache
 from antiphon.engine.sequence import RequestT, Sequence, Slice
 from antiphon.engine.step_plan import StepPlan
+from antiphon.engine.urgency import FirstOutputs, is_ending, without_plenty
 from antiphon.engine.waiting_line import WaitingLine
 from antiphon.errors import AtCapacity, ContextTooLong
 
 # One in so many rows of prompts goes to the shortest first, not to the oldest.
 _SHORTEST_FIRST: Final = 4
-# A listener with less sound than this is about to hear silence; one with more than that has plenty.
-_URGENT_SECONDS: Final = 0.25
-_PLENTY_SECONDS: Final = 1.0
+# When somebody is expected, others have one in so many of a shared step's sequences, and of its rows of prompts.
+_SHORT_STEP_SEQUENCES: Final = 2
+_SHORT_STEP_ROWS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,11 @@ class Scheduler(Generic[RequestT]):
         self.line: WaitingLine[RequestT] = WaitingLine(limits.max_running, pool, self.cache)
         self.running, self.waiting = self.line.running, self.line.waiting
         self.counters = VirtualCounters()
+        self.firsts = FirstOutputs(self.counters.present, limits.shared_step_sequences is not None)
         # Times that a sequence lost its pages, so far.
         self.preemptions = 0
         self._arrivals = 0
+        self._was_hurried = False
 
     def add(self, sequence: Sequence[RequestT]) -> None:
         """Raises ContextTooLong when it could never fit, AtCapacity when too many wait already."""
@@ -89,6 +92,7 @@ class Scheduler(Generic[RequestT]):
         plan = self._plan()
         while not plan.slices and self._take_from_an_idle_one():
             plan = self._plan()
+        self._was_hurried = plan.is_hurried
         return list(plan.slices.values())
 
     def begin(self, part: Slice[RequestT]) -> None:
@@ -122,14 +126,12 @@ class Scheduler(Generic[RequestT]):
 
     def _plan(self) -> StepPlan[RequestT]:
         plan: StepPlan[RequestT] = StepPlan(self.limits.rows_per_step)
-        decodes, prefills = [], []
-        for sequence in self.running:
-            pending = sequence.pending_rows
-            if pending == 1:
-                decodes.append(sequence)
-            elif pending > 1:
-                prefills.append(sequence)
-        for sequence in self._decodes_in_turn(_without_plenty(decodes)):
+        decodes, prefills = self._pending()
+        self._hurry(plan, decodes, prefills)
+        if plan.is_hurried:
+            return plan
+        plan.is_short = self.firsts.expected([*self.running, *self.waiting])
+        for sequence in self._decodes_in_turn(plan, without_plenty(decodes)):
             self._extend(plan, sequence)
         self._prefill(plan, prefills)
         if not plan.slices:  # those in need want what those who have plenty hold, and get it when they have ended
@@ -137,12 +139,45 @@ class Scheduler(Generic[RequestT]):
                 self._extend(plan, sequence)
         return plan
 
-    def _decodes_in_turn(self, decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT]]:
+    def _pending(self) -> tuple[list[Sequence[RequestT]], list[Sequence[RequestT]]]:
+        """Of those who run: who goes on by one row, and who by more."""
+        decodes, prefills = [], []
+        for sequence in self.running:
+            pending = sequence.pending_rows
+            if pending == 1:
+                decodes.append(sequence)
+            elif pending > 1:
+                prefills.append(sequence)
+        return decodes, prefills
+
+    def _hurry(
+        self, plan: StepPlan[RequestT], decodes: list[Sequence[RequestT]], prefills: list[Sequence[RequestT]]
+    ) -> None:
+        """First outputs of outnumbered tenants are computed by themselves, beside speech that is about to end: whoever
+        sits out goes on in the next step, so in no two steps in a row."""
+        if self._was_hurried:
+            return
+        ready = [each for each in [*decodes, *prefills, *self.line.ready()] if self.firsts.are_awaited(each)]
+        short = [each for each in ready if self._rows_left(each) <= plan.budget]
+        if not short:
+            return
+        for sequence in decodes:
+            if sequence not in short and is_ending(sequence):
+                self._extend(plan, sequence)
+        for sequence in short:
+            if sequence.phase == "running":
+                self.cache.adopt(sequence)
+        self._serve(plan, in_turn(short, self._rows_left, self.counters))
+        plan.is_hurried = any(plan.rows_of(each) for each in short)
+
+    def _decodes_in_turn(self, plan: StepPlan[RequestT], decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT]]:
         """Of a tenant those first who hear silence first."""
         if not self.counters.has_several:
             return decodes
         decodes = in_turn(sorted(decodes, key=_lead_seconds), _decode_cost, self.counters)
         most = self.limits.shared_step_sequences
+        if most is not None and plan.is_short:
+            most = max(1, most // _SHORT_STEP_SEQUENCES)
         if most is None or len(decodes) <= most:
             return decodes
         # Who still waits for his input is here, too: the step before the one that he wants is the one he waits for.
@@ -157,6 +192,8 @@ class Scheduler(Generic[RequestT]):
         wanted = in_turn(running + self.line.ready(), self._rows_left, self.counters)
         if self.counters.has_several:
             plan.budget = min(plan.budget, rows_to_share(wanted, self._rows_left, self.limits.rows_per_step))
+            if plan.is_short and not any(self.firsts.are_awaited(each) for each in wanted):
+                plan.budget = min(plan.budget, max(1, self.limits.rows_per_step // _SHORT_STEP_ROWS))
         if sum(self._rows_left(sequence) for sequence in wanted) <= plan.budget:
             return self._serve(plan, wanted)
         kept = plan.budget // _SHORTEST_FIRST
@@ -246,13 +283,6 @@ class Scheduler(Generic[RequestT]):
         if stuck and idle:
             self._preempt(idle[-1])
         return stuck and bool(idle)
-
-
-def _without_plenty(decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT]]:
-    """Of text, nobody has plenty."""
-    if min((sequence.lead_seconds for sequence in decodes), default=_URGENT_SECONDS) >= _URGENT_SECONDS:
-        return decodes
-    return [sequence for sequence in decodes if sequence.lead_seconds < _PLENTY_SECONDS]
 
 
 def _decode_cost(_: Sequence[RequestT]) -> float:

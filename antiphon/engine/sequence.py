@@ -102,6 +102,8 @@ class Sequence(Generic[RequestT]):
     reusable_pages: int = 0
     # Taken by others that came later, while it waited for pages.
     passed_pages: int = 0
+    # Steps that were kept short so that it does not wait for their end.
+    short_steps: int = 0
     # Steps with rows of it that have begun and not ended.
     steps_under_way: int = 0
     # Outputs given by the engine, and taken by the reader: each is written by one thread only.

@@ -11,6 +11,10 @@ class StepPlan(Generic[RequestT]):
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.slices: dict[int, Slice[RequestT]] = {}
+        # It holds first outputs that are waited for, and little else.
+        self.is_hurried = False
+        # It is kept short for one whose next step may follow it.
+        self.is_short = False
         # Those that would be in it if there were pages for them.
         self.stuck: dict[int, Sequence[RequestT]] = {}
 
