@@ -145,7 +145,7 @@ def replicas_of(stage: HostedStage, count: int, *options: str) -> Iterator[Repli
         started = [
             stack.enter_context(running("services", stage, "--listen", "127.0.0.1:0", *options)) for _ in range(count)
         ]
-        yield Replicas(stage, {f"127.0.0.1:{_port(process)}": process for process in started})
+        yield Replicas(stage, {f"127.0.0.1:{port_of(process)}": process for process in started})
 
 
 @asynccontextmanager
@@ -188,7 +188,7 @@ def conductor(stages: Stages, checkpoint: Path) -> Conductor:
     return Conductor(stages, PromptBuilder(checkpoint), limits, settings)
 
 
-def _port(process: Process) -> int:
+def port_of(process: Process) -> int:
     found = re.search(r"serves on port (\d+)", process.wait_for(lambda line: "serves on port" in line))
     assert found is not None
     return int(found[1])
