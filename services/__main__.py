@@ -24,7 +24,7 @@ from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.errors import family_member
 from antiphon.wire.health import is_serving
-from services.hosted import HOSTED_STAGES, HostedStage, hosted_service
+from services.hosted import ALL_STAGES, HostedStage, hosted_service
 
 _LOG = logging.getLogger("services")
 _GRPC_LISTEN: Final = "0.0.0.0:50051"
@@ -63,7 +63,7 @@ def _stage_command(stage: HostedStage) -> Callable[..., None]:
     return run
 
 
-for _stage in HOSTED_STAGES:
+for _stage in ALL_STAGES:
     app.command(_stage)(_stage_command(_stage))
 
 

@@ -6,8 +6,10 @@ from typing import Final, Literal, get_args
 from antiphon.hosting.service import HostedService
 
 # What answers over gRPC; each but the gateway.
-HostedStage = Literal["encoders", "thinker", "talker", "codec"]
-HOSTED_STAGES: Final[tuple[HostedStage, ...]] = get_args(HostedStage)
+HostedStage = Literal["encoders", "thinker", "experts", "talker", "codec"]
+# Those of every platform. A Thinker has its experts itself, or calls shards that are there besides.
+HOSTED_STAGES: Final[tuple[HostedStage, ...]] = ("encoders", "thinker", "talker", "codec")
+ALL_STAGES: Final[tuple[HostedStage, ...]] = get_args(HostedStage)
 
 
 def hosted_service(stage: HostedStage, checkpoint: Path) -> HostedService:
@@ -26,6 +28,11 @@ def hosted_service(stage: HostedStage, checkpoint: Path) -> HostedService:
             from services.thinker.servicer import host as host_thinker
 
             return host_thinker(ThinkerSettings(checkpoint=checkpoint))
+        case "experts":
+            from services.experts.config import ExpertsSettings
+            from services.experts.shard import host as host_experts
+
+            return host_experts(ExpertsSettings(checkpoint=checkpoint))
         case "talker":
             from services.talker.config import TalkerSettings
             from services.talker.servicer import host as host_talker

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -57,11 +58,15 @@ class RunningServer:
     _broken: set[str] = field(default_factory=set)
 
     async def drain(self, grace_seconds: float | None = None) -> None:
-        """Reports NOT_SERVING, refuses new calls and lets the open ones finish, up to the grace. Idempotent."""
+        """Reports NOT_SERVING, lets services drain, then refuses new calls and lets the open ones finish, all up to the
+        grace. Idempotent."""
         if self._watch is not None:
             self._watch.cancel()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self.limits.drain_seconds if grace_seconds is None else grace_seconds)
+        grace = self.limits.drain_seconds if grace_seconds is None else grace_seconds
+        over = time.monotonic() + grace
+        await asyncio.gather(*(service.drain(grace) for service in self.services))
+        await self._server.stop(max(over - time.monotonic(), 0.0))
 
     def check(self) -> None:
         """Raises what is wrong with the first service that cannot answer any more."""

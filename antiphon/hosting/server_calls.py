@@ -82,6 +82,8 @@ class _Call:
     timings: Timings | None = None
 
     def saw(self, response: Any) -> None:
+        if "message" not in response.DESCRIPTOR.oneofs_by_name:  # an expert's: one of very many, with its own timings
+            return
         kind = response.WhichOneof("message")
         if kind == "end":
             self.timings = response.end.timings

@@ -14,6 +14,10 @@ async def _nothing() -> None:
     return
 
 
+async def _no_more(_seconds: float) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceLoad:
     """How busy a service is. An idle service has zeros everywhere."""
@@ -35,6 +39,9 @@ class HostedService:
     add_to_server: Callable[[grpc.aio.Server], None]
     start: Callable[[], Awaitable[None]] = field(default=_nothing)
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
+    # When the service is to stop, before new calls are refused: lets those who call it again and again go elsewhere,
+    # for at most so many seconds. It may be awaited twice.
+    drain: Callable[[float], Awaitable[None]] = field(default=_no_more)
     load: Callable[[], ServiceLoad] = field(default=ServiceLoad)
     # By which its stage is scaled; without them it is by its calls.
     signals: Callable[[], Signals] | None = None

@@ -55,13 +55,15 @@ def _method(
         service=descriptor.full_name,
         full_name=f"{descriptor.full_name}/{method.name}",
         encode_request=request.SerializeToString,
-        decode_request=_reader(request),
+        decode_request=reader(request),
         encode_response=response.SerializeToString,
         decode_response=response.FromString,
     )
 
 
-def _reader(request: type[RequestT]) -> Callable[[bytes], RequestT]:
+def reader(request: type[RequestT]) -> Callable[[bytes], RequestT]:
+    """What it gives raises InvalidInput for bytes that are no such message."""
+
     def read(data: bytes) -> RequestT:
         try:
             return request.FromString(data)

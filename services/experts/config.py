@@ -34,11 +34,11 @@ class ExpertsSettings(BaseSettings):
     # Experts have copies in different ones. Unset: the host.
     zone: str = ""
 
-    # At the same time, those of this host and the others.
-    trunks: int = Field(64, gt=0)
+    # That are open at the same time; a trunk has one for each of its lanes.
+    links: int = Field(128, gt=0)
     rows_per_call: int = Field(4096, gt=0)
     pairs_per_call: int = Field(32_768, gt=0)
-    # That one trunk may ask to be mapped.
+    # That one link may ask to be mapped.
     shared_memory_mb: int = Field(1024, gt=0)
     # What a trunk reported of its routing is forgotten after this.
     report_seconds: float = Field(30.0, gt=0)

@@ -44,7 +44,7 @@ class ExpertsEngine:
         self._turns = Turns()
         self._meter = LoadMeter()
         self._counted = threading.Lock()
-        self._trunks = 0
+        self._links = 0
         self.is_draining = False
         self.is_stopping = False
 
@@ -61,7 +61,12 @@ class ExpertsEngine:
         return self._turns.waiting
 
     def load(self) -> ShardLoad:
-        return self._meter.load(trunks=self._trunks)
+        return self._meter.load(trunks=self._links)
+
+    def check(self) -> None:
+        """Raises when it cannot answer any more."""
+        if self._opened is not None:
+            self._opened.holdings.check()
 
     async def start(self) -> None:
         """Reads what it holds at the beginning, which takes a moment."""
@@ -72,7 +77,7 @@ class ExpertsEngine:
         """Tells that it is going, and answers until nobody has called for a while or the grace is over."""
         self.is_draining = True
         over, calls, since = time.monotonic() + grace_seconds, -1, 0.0
-        while (now := time.monotonic()) < over:
+        while not self.is_stopping and (now := time.monotonic()) < over:
             if self._meter.calls != calls:
                 calls, since = self._meter.calls, now
             elif now - since >= self.settings.idle_seconds:
@@ -86,17 +91,17 @@ class ExpertsEngine:
             await asyncio.to_thread(self._opened.holdings.close)
 
     @contextmanager
-    def trunk(self) -> Iterator[None]:
-        """Counts a trunk for as long as the block lasts. Raises Unavailable without a place for it."""
+    def link(self) -> Iterator[None]:
+        """Counts one for as long as the block lasts. Raises Unavailable without a place for it."""
         with self._counted:
-            if self._trunks >= self.settings.trunks:
-                raise Unavailable(f"All {self.settings.trunks} places for trunks are taken. Call another copy.")
-            self._trunks += 1
+            if self._links >= self.settings.links:
+                raise Unavailable(f"All {self.settings.links} links to this expert shard are taken.")
+            self._links += 1
         try:
             yield
         finally:
             with self._counted:
-                self._trunks -= 1
+                self._links -= 1
 
     @torch.inference_mode()
     def compute(self, call: LayerCall, arrived: float, timeout_seconds: float) -> ComputedCall:

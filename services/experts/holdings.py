@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Final, Protocol
 
-from antiphon.errors import AntiphonError, Conflict, InvalidInput, TooLarge
+from antiphon.errors import AntiphonError, Conflict, InternalError, InvalidInput, TooLarge
 from antiphon.experts.table import ExpertKey
 from antiphon.model.expert_weights import EXPERTS_AT_ONCE
 from antiphon.model.kernels.packed_experts import ExpertWeights
@@ -70,6 +70,11 @@ class Holdings:
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def check(self) -> None:
+        """Raises when nothing more will be loaded."""
+        if not (self._thread.is_alive() or self._is_closed):
+            raise InternalError("The thread that loads experts has ended.")
 
     def assign(self, epoch: int, wanted: frozenset[ExpertKey] | None) -> Pending:
         """wanted: None leaves what is held as it is. Raises Conflict when the epoch is less than the latest."""

@@ -37,14 +37,14 @@ _OPEN_SECONDS: Final = 5.0
 _BACKLOG: Final = 64
 _CREDENTIALS: Final = struct.Struct("3i")  # process, user, group
 # Connections that are being refused are connections, too.
-_BEYOND_TRUNKS: Final = 16
+_BEYOND_LINKS: Final = 16
 
 
 class UnixServer:
     def __init__(self, engine: ExpertsEngine, shard_id: str, path: Path) -> None:
         """Listens from `start` on."""
         self._engine, self._shard_id, self.path = engine, shard_id, path
-        self._most = engine.settings.trunks + _BEYOND_TRUNKS
+        self._most = engine.settings.links + _BEYOND_LINKS
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._open: dict[socket.socket, threading.Thread] = {}
         self._changed = threading.Lock()
@@ -112,7 +112,7 @@ class UnixServer:
         try:
             _require_same_user(opened)
             memory = self._memory(packet, descriptors)
-            stack.enter_context(self._engine.trunk())
+            stack.enter_context(self._engine.link())
         except AntiphonError as error:
             opened.send(OpenResponse(shard_id=self._shard_id, refusal=error.message).SerializeToString())
             return None

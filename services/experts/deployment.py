@@ -1,0 +1,20 @@
+"""Expert shards as a Ray Serve application: `import_path: services.experts.deployment:build`."""
+
+from functools import partial
+from pathlib import Path
+
+from ray import serve
+
+from antiphon.hosting.ray_serve import StageArguments, stage_application
+from antiphon.hosting.service import HostedService
+from services.experts.config import ExpertsSettings
+from services.experts.shard import host
+
+
+def build(arguments: StageArguments) -> serve.Application:
+    return stage_application(partial(_service, arguments.checkpoint), arguments)
+
+
+def _service(checkpoint: Path) -> HostedService:
+    """Made in the replica, where the stage's ANTIPHON_ variables are read."""
+    return host(ExpertsSettings(checkpoint=checkpoint))
