@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from antiphon.telemetry import names
+from antiphon.telemetry.expert_metrics import ExpertMetrics
 from antiphon.telemetry.first_packet import FirstPacket
 from antiphon.telemetry.names import StageName
 from antiphon.telemetry.page_metrics import PageMetrics
@@ -92,6 +93,11 @@ class Metrics:
     def storage(self) -> StorageMetrics:
         """Exposed only where it is used: who has no Redis has none that is away."""
         return StorageMetrics(self.registry)
+
+    @cached_property
+    def experts(self) -> ExpertMetrics:
+        """Exposed only where experts are on shards."""
+        return ExpertMetrics(self.registry)
 
     def count_failover(self, stage: StageName) -> None:
         self._failovers.labels(stage).inc()

@@ -7,31 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
+from opentelemetry import trace
 from torch import Tensor
 
-from antiphon.engine.decode_steps import DecodeSteps
 from antiphon.engine.decoder import Submission
 from antiphon.engine.generation import Generation
 from antiphon.engine.loading import LoadingDecoder
 from antiphon.engine.sampler import SamplerState, SamplingParameters
 from antiphon.engine.sequence import FinishReason, Share, Timings
 from antiphon.errors import CheckpointError, ContextTooLong, InvalidInput
-from antiphon.model.attention import PagedKeyValues
 from antiphon.model.config import OmniConfig
-from antiphon.model.placement import Placement, placement, wait_for
-from antiphon.model.thinker import Thinker
+from antiphon.model.placement import placement
 from antiphon.model.weights import Checkpoint
 from antiphon.prompt.conversation import Modality
 from antiphon.wire.generation import PromptNumbers
-from services.thinker.accepted_rows import AcceptedRows
 from services.thinker.config import ThinkerSettings
+from services.thinker.expert_step import RequestExperts
+from services.thinker.expert_trunk import ExpertTrunk, ShardPlaces
 from services.thinker.grammar import AnswerMatcher, Grammars
+from services.thinker.loading import load_runner, load_trunk
 from services.thinker.page_keys import ThinkerPageKeys
-from services.thinker.prefill import FixedPrefill
 from services.thinker.prompt_media import PromptMedia
 from services.thinker.request import ThinkerOutput, ThinkerRequest, end_of
-from services.thinker.runner import ThinkerRunner, decoding
+from services.thinker.runner import ThinkerRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,10 @@ class Question:
 
 
 class ThinkerEngine:
-    def __init__(self, settings: ThinkerSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ThinkerSettings, shards: ShardPlaces | None = None) -> None:
+        """shards: where the experts are; None reads them into this process."""
+        self._settings, self._shards = settings, shards
+        self._trunk: ExpertTrunk | None = None
         self.config = OmniConfig.from_checkpoint(settings.checkpoint)
         self._end_ids = end_token_ids(settings.checkpoint, self.config)
         self.grammars = Grammars(settings.checkpoint, self.config.thinker.text.vocabulary, self._end_ids)
@@ -75,10 +75,17 @@ class ThinkerEngine:
     async def start(self) -> None:
         """Loads the model, which takes a while, starts the engine's thread and lets it compute once. Raises what keeps
         it from that."""
-        await self.decoder.start(lambda: _load(self._settings, self.config, self._placement))
+        await self.decoder.start(self._load)
+        if self._trunk is not None:
+            await self._trunk.start()
         await self.grammars.read()
         await self._warm_up()
         self.decoder.forget_pace()
+
+    async def close(self) -> None:
+        await self.decoder.close()
+        if self._trunk is not None:
+            await self._trunk.close()
 
     def answer(self, question: Question) -> "Answer":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the answer, also after its end."""
@@ -105,6 +112,13 @@ class ThinkerEngine:
         self._check(question)
         return end_of(question.generated_ids, self._ends(question), question.max_new_tokens)
 
+    def _load(self) -> ThinkerRunner:
+        if self._shards is None:
+            return load_runner(self._settings, self.config, self._placement)
+        checkpoint, settings = Checkpoint(self._settings.checkpoint), self._settings.remote_experts
+        self._trunk = ExpertTrunk(checkpoint, self.config, self._placement, settings, self._shards)
+        return load_trunk(self._settings, self.config, self._placement, self._trunk)
+
     async def _warm_up(self) -> None:
         """The first computations choose kernels; no caller should wait for that."""
         prompt = PromptNumbers(np.zeros(2, np.int64), np.zeros((3, 2), np.float32), next_position=2.0)
@@ -127,6 +141,7 @@ class ThinkerEngine:
             question.sends_hidden_rows,
             question.is_prefill_only,
             question.matcher,
+            None if self._shards is None else RequestExperts(trace.get_current_span()),
         )
         request.resume(list(question.generated_ids))
         return request
@@ -206,6 +221,11 @@ class Answer:
         return min(self._generation.cached_rows, self._request.prompt_rows)
 
     @property
+    def experts(self) -> RequestExperts | None:
+        """What calls of expert shards have cost so far; None where experts are in this process."""
+        return self._request.experts
+
+    @property
     def timings(self) -> Timings:
         return self._generation.timings
 
@@ -230,21 +250,3 @@ def end_token_ids(checkpoint: Path, config: OmniConfig) -> frozenset[int]:
     if not all(isinstance(each, int) and 0 <= each < config.thinker.text.vocabulary for each in ids):
         raise CheckpointError(f"{file}: expected eos_token_id to be ids of the vocabulary; found {found!r}.")
     return frozenset(ids)
-
-
-def _load(settings: ThinkerSettings, config: OmniConfig, where: Placement) -> ThinkerRunner:
-    thinker = Thinker.load(Checkpoint(settings.checkpoint), config, dtype=where.dtype, device=where.device)
-    keys_values = PagedKeyValues(
-        config.thinker.text, settings.page_count, settings.page_rows, dtype=where.dtype, device=where.device
-    )
-    accepted = AcceptedRows(keys_values, config.thinker.text.width) if config.talker is not None else None
-    graphs, most_rows = settings.graphs(where.device), config.thinker.text.max_positions
-    if graphs is None:
-        wait_for(where.device)
-        return ThinkerRunner(thinker, keys_values, accepted)
-    deepstack_layers = len(config.thinker.vision.deepstack_blocks)
-    prefill = FixedPrefill(thinker, keys_values, deepstack_layers, settings.prefill_limits(most_rows), graphs)
-    like, limits = torch.zeros((), dtype=torch.int64, device=where.device), settings.decode_limits(most_rows)
-    decode_steps = DecodeSteps(decoding(thinker, keys_values), like, keys_values, limits, graphs)
-    wait_for(where.device)
-    return ThinkerRunner(thinker, keys_values, accepted, decode_steps, prefill)

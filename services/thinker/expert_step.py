@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from opentelemetry.trace import Span
+
 
 @dataclass(slots=True)
 class ExpertUsage:
@@ -48,3 +50,14 @@ class ExpertStep:
     is_sampled: bool = False
     usage: ExpertUsage = field(default_factory=ExpertUsage)
     samples: list[CallSample] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class RequestExperts:
+    """What the steps cost in which a request took part."""
+
+    # Of the request's call, under which sampled steps are shown.
+    span: Span
+    # Up to the step of its first output, and after it.
+    until_first: ExpertUsage = field(default_factory=ExpertUsage)
+    later: ExpertUsage = field(default_factory=ExpertUsage)

@@ -4,7 +4,7 @@ No expert is ever skipped: with no copy left the step waits until there is one a
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, Unavailable
+from antiphon.errors import AntiphonError, Conflict, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult, ShardLink
 from antiphon.experts.routing import route
 from antiphon.experts.usual_times import Patience
 from services.thinker.expert_results import LayerResult, layer_result
 from services.thinker.expert_step import CallSample, ExpertStep
+from services.thinker.local_experts import LocalExpertSet, computed
 from services.thinker.shard_roster import LinkedShard, LiveShards, ShardRoster
 from services.thinker.trunk_turns import TrunkTurns
 
@@ -79,20 +80,24 @@ class LayerCall:
 class ExpertCaller:
     """For all layers; each lane of a step calls by links of its own."""
 
-    def __init__(self, roster: ShardRoster, rules: CallRules, turns: TrunkTurns) -> None:
-        self._roster, self._rules, self._turns = roster, rules, turns
+    def __init__(
+        self, roster: ShardRoster, rules: CallRules, turns: TrunkTurns, local: LocalExpertSet | None = None
+    ) -> None:
+        """local: experts that are computed here, while shards compute the others."""
+        self._roster, self._rules, self._turns, self._local = roster, rules, turns, local
         # Of which the next calls are.
         self.step = ExpertStep()
 
     def compute(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
         """As Experts does. Raises Unavailable when a copy was waited for in vain."""
         call = LayerCall(layer, hidden, expert_ids, weights, self._rules.result)
-        left: Places = np.arange(len(call.experts))
+        left, here = self._parted(call)
         lane, until = self._turns.lane, 0.0
         try:
-            while len(left):
+            while len(left) or here is not None:
                 live = self._roster.take(lane)
-                left, missing = self._tried(call, live, left)
+                left, missing = self._tried(call, live, left, here)
+                here = None
                 if len(left):
                     until = until or time.monotonic() + self._rules.wait_seconds
                     self._wait(layer, missing, live, until)
@@ -100,7 +105,26 @@ class ExpertCaller:
             self._roster.give_back(lane)
         return call.result.sum()
 
-    def _tried(self, call: LayerCall, live: LiveShards, places: Places) -> tuple[Places, tuple[int, ...]]:
+    def _parted(self, call: LayerCall) -> tuple[Places, Callable[[], None] | None]:
+        """The pairs that shards compute, and what computes the others, if there are any."""
+        everything: Places = np.arange(len(call.experts))
+        local = None if self._local is None else self._local.of_layer(call.layer)
+        if local is None:
+            return everything, None
+        is_here = local.mask[call.experts]
+        here = everything[is_here]
+        if not len(here):
+            return everything, None
+
+        def compute() -> None:
+            part, rows = call.part(here)
+            call.result.add(here, rows, computed(part, local.experts))
+
+        return everything[~is_here], compute
+
+    def _tried(
+        self, call: LayerCall, live: LiveShards, places: Places, meanwhile: Callable[[], None] | None
+    ) -> tuple[Places, tuple[int, ...]]:
         """The pairs that have no result yet, and those experts that have no copy."""
         experts = call.experts[places]
         may_split = call.kind is ExpertResult.SUMS
@@ -113,6 +137,8 @@ class ExpertCaller:
                 lost.append(places[asked])
             else:
                 flights.append(flight)
+        if meanwhile is not None:
+            meanwhile()
         lost += self._received(call, flights)
         return np.sort(np.concatenate(lost)) if lost else places[:0], routes.missing
 
@@ -124,7 +150,7 @@ class ExpertCaller:
         flight = _Flight(shard, link, places, part[1], time.time_ns())
         try:
             link.send(part[0], timeout_seconds=patience.most_seconds if is_needed else patience.seconds(usual))
-        except (Unavailable, DeadlineExceeded, Conflict) as error:
+        except AntiphonError as error:
             self._lose(call.layer, flight, error)
             return None
         return flight
@@ -196,7 +222,7 @@ def _landed(call: LayerCall, flight: _Flight) -> AntiphonError | None:
     """What kept it from it."""
     try:
         call.result.add(flight.places, flight.rows, flight.link.receive())
-    except (Unavailable, DeadlineExceeded, Conflict) as error:
+    except AntiphonError as error:
         return error
     return None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from antiphon.engine.sampler import SamplerState
 from antiphon.engine.sequence import FinishReason
+from services.thinker.expert_step import RequestExperts
 from services.thinker.grammar import AnswerMatcher
 from services.thinker.prompt_media import PromptMedia
 
@@ -47,6 +48,8 @@ class ThinkerRequest:
     is_prefill_only: bool = False
     # Of the grammar that binds the answer; None leaves it free.
     matcher: AnswerMatcher | None = None
+    # What it has to do with expert shards; None where experts are in this process.
+    experts: RequestExperts | None = None
 
     generated: list[int] = field(default_factory=list)
     # int64 (): the newest token, on the device; the host may not know it yet.

@@ -1,6 +1,7 @@
 """One step of the Thinker: slices of requests become packed rows, packed rows become tokens and hidden rows."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,7 @@ from antiphon.model.decode_batch import DecodeBatch
 from antiphon.model.placement import OwnStream, fetched
 from antiphon.model.thinker import Thinker
 from services.thinker.accepted_rows import AcceptedRows
+from services.thinker.expert_trunk import ExpertTrunk
 from services.thinker.grammar import forbid
 from services.thinker.prefill import FreePrefill, Prefill
 from services.thinker.request import HiddenRows, ThinkerOutput, ThinkerRequest
@@ -36,22 +38,26 @@ class ThinkerRunner:
         accepted: AcceptedRows | None,
         decode_steps: DecodeSteps[Tensor] | None = None,
         fixed_prefill: Prefill | None = None,
+        trunk: ExpertTrunk | None = None,
     ) -> None:
         """accepted: None without a Talker. decode_steps: of `decoding(thinker)`, for steps in which every request goes
-        on by one token. fixed_prefill: for what fits of all others."""
+        on by one token. fixed_prefill: for what fits of all others. trunk: where experts are on shards, whose calls
+        no fixed step can hold."""
         self._thinker, self._decode_steps = thinker, decode_steps
-        self._fixed, self._free = fixed_prefill, FreePrefill(thinker, keys_values)
+        self._free = FreePrefill(thinker, keys_values)
         self._accepted = accepted
         self._sampler = Sampler()
         self._device = keys_values.keys.device
         self._stream = OwnStream.on(self._device, urgency=_URGENCY)
+        self._trunk = trunk
+        self._fixed = fixed_prefill if trunk is None else trunk.halved(self._free, self._device, self._stream.entered)
 
     def run(self, slices: list[ThinkerSlice]) -> ThinkerOutcomes:
         return self.launch(slices)()
 
     @torch.inference_mode()
     def launch(self, slices: list[ThinkerSlice]) -> Callable[[], ThinkerOutcomes]:
-        with self._stream.entered():
+        with self._stream.entered(), nullcontext() if self._trunk is None else self._trunk.step(slices):
             return self._launch(slices)
 
     def _launch(self, slices: list[ThinkerSlice]) -> Callable[[], ThinkerOutcomes]:

@@ -11,6 +11,7 @@ from antiphon.errors import InternalError, InvalidInput
 from antiphon.hosting.decoder_service import page_counts, service_load, thinker_signals
 from antiphon.hosting.service import HostedService
 from antiphon.telemetry import names
+from antiphon.v1.generation_pb2 import ExpertCalls, Timings
 from antiphon.v1.media_pb2 import EmbeddingRows, MultimodalHiddenRows
 from antiphon.v1.thinker_service_pb2 import (
     GenerateEnd,
@@ -33,6 +34,7 @@ from antiphon.wire.incoming import first_request, read_beside
 from antiphon.wire.media import MODALITY_NAMES
 from services.thinker.config import ThinkerSettings
 from services.thinker.engine import Answer, Question, ThinkerEngine
+from services.thinker.expert_step import ExpertUsage
 from services.thinker.grammar import AnswerMatcher
 from services.thinker.request import HiddenRows, ThinkerOutput, Token
 
@@ -51,7 +53,7 @@ def hosted(engine: ThinkerEngine) -> HostedService:
         grpc_service=methods.GENERATE.service,
         add_to_server=lambda server: methods.GENERATE.add_to_server(server, servicer.generate),
         start=engine.start,
-        close=engine.decoder.close,
+        close=engine.close,
         check=engine.decoder.check,
         load=lambda: service_load(engine.decoder.load()),
         signals=lambda: thinker_signals(engine.decoder.load()),
@@ -87,7 +89,7 @@ class ThinkerServicer:
             if answer.finish_reason is None:
                 raise InternalError("The Thinker's answer ended without a reason.")
             reason = finish_reason_message(answer.finish_reason)
-            yield GenerateResponse(end=GenerateEnd(finish_reason=reason, timings=timings_message(answer.timings)))
+            yield GenerateResponse(end=GenerateEnd(finish_reason=reason, timings=_timings(answer)))
 
     async def _matcher(self, grammar: Grammar) -> AnswerMatcher | None:
         match grammar.WhichOneof("kind"):
@@ -146,6 +148,18 @@ def _tell_cached(response: GenerateResponse, answer: Answer) -> None:
     """On the first token, and on the call's span."""
     response.cached_prompt_tokens = answer.cached_prompt_tokens
     trace.get_current_span().set_attribute(names.GEN_AI_USAGE_CACHED_TOKENS, answer.cached_prompt_tokens)
+
+
+def _timings(answer: Answer) -> Timings:
+    timings, experts = timings_message(answer.timings), answer.experts
+    if experts is not None:
+        timings.first_output_experts.CopyFrom(_expert_calls(experts.until_first))
+        timings.later_experts.CopyFrom(_expert_calls(experts.later))
+    return timings
+
+
+def _expert_calls(usage: ExpertUsage) -> ExpertCalls:
+    return ExpertCalls(calls=usage.calls, pairs=usage.pairs, retries=usage.retries, wait_ms=usage.wait_seconds * 1e3)
 
 
 def _response(output: ThinkerOutput) -> GenerateResponse:

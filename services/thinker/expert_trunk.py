@@ -1,0 +1,119 @@
+"""What a Thinker has instead of experts of its own: shards that are watched, callers for its layers, and steps that say
+for whom they are."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from antiphon.experts.calls import ExpertResult
+from antiphon.experts.served_model import expert_model
+from antiphon.experts.usual_times import Patience
+from antiphon.model.config import OmniConfig
+from antiphon.model.expert_weights import ExpertReader
+from antiphon.model.kernels.choice import Experts
+from antiphon.model.placement import Placement
+from antiphon.model.thinker import PREFIX
+from antiphon.model.weights import Checkpoint
+from antiphon.telemetry.metrics import process_metrics
+from services.thinker import expert_traces
+from services.thinker.config import RemoteExpertSettings
+from services.thinker.expert_step import ExpertStep
+from services.thinker.halved_steps import HalvedSteps
+from services.thinker.local_experts import LocalExpertSet, parsed_keys
+from services.thinker.prefill import Prefill
+from services.thinker.remote_experts import CallRules, ExpertCaller, RemoteExperts
+from services.thinker.shard_roster import ShardRoster
+from services.thinker.shard_watch import ShardAddresses, ShardNetwork, ShardWatch, WatchLimits
+from services.thinker.step_inputs import ThinkerSlice
+from services.thinker.trunk_turns import TrunkTurns
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlaces:
+    """Where shards are, how they are spoken to, and which host is this process's."""
+
+    network: ShardNetwork
+    addresses: ShardAddresses
+    host_id: str
+
+
+class ExpertTrunk:
+    """Making one reads a little of the checkpoint."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: OmniConfig,
+        where: Placement,
+        settings: RemoteExpertSettings,
+        places: ShardPlaces,
+    ) -> None:
+        text = config.thinker.text
+        model = expert_model(checkpoint, PREFIX, text, where.dtype)
+        self._settings, self._metrics = settings, process_metrics()
+        self.roster = ShardRoster(model, places.host_id, probation_seconds=settings.probation_seconds)
+        self._watch = ShardWatch(self.roster, places.network, places.addresses, _watch_limits(settings))
+        reader = ExpertReader.of(checkpoint, PREFIX, text, where.dtype, where.device)
+        self._local = LocalExpertSet(reader, text.layers, text.experts)
+        self._turns = TrunkTurns()
+        self._caller = ExpertCaller(self.roster, _call_rules(settings), self._turns, self._local)
+        self._halved: HalvedSteps | None = None
+        self._steps = 0
+
+    def experts(self, layer: int) -> Experts:
+        return RemoteExperts(layer, self._caller)
+
+    def halved(
+        self, whole: Prefill, device: torch.device, entered: Callable[[], AbstractContextManager[object]]
+    ) -> HalvedSteps | None:
+        """See HalvedSteps; None when the settings want none."""
+        if self._settings.halved_rows is not None:
+            self._halved = HalvedSteps(whole, self._turns, self._settings.halved_rows, device, entered)
+        return self._halved
+
+    async def start(self) -> None:
+        """Returns once every expert has a copy."""
+        await asyncio.to_thread(self._local.hold, parsed_keys(self._settings.local_experts))
+        await self._watch.start()
+
+    async def close(self) -> None:
+        """Once no step is computed any more."""
+        if self._halved is not None:
+            self._halved.close()
+        await self._watch.close()
+
+    @contextmanager
+    def step(self, slices: Sequence[ThinkerSlice]) -> Iterator[None]:
+        """Around what computes the slices, on the first lane."""
+        sequences = [each.sequence for each in slices]
+        self._steps += 1
+        is_sampled = self._settings.traced_steps > 0 and self._steps % self._settings.traced_steps == 0
+        step = ExpertStep(lambda: any(each.phase != "ended" for each in sequences), is_sampled)
+        # A request's first step with an output is of those up to it.
+        requests = [
+            (each.request.experts, each.request.latest_id is not None)
+            for each in sequences
+            if each.request.experts is not None
+        ]
+        self._caller.step, started_ns = step, time.time_ns()
+        try:
+            with self._turns.of(0):
+                yield
+        finally:
+            expert_traces.charge(requests, step.usage)
+            expert_traces.observe(self._metrics, step.usage)
+            if is_sampled:
+                expert_traces.show(step, [request for request, _ in requests], started_ns)
+
+
+def _watch_limits(settings: RemoteExpertSettings) -> WatchLimits:
+    return WatchLimits(settings.look_every_seconds, settings.answer_seconds, settings.forget_seconds)
+
+
+def _call_rules(settings: RemoteExpertSettings) -> CallRules:
+    patience = Patience(settings.patience_factor, settings.least_patience_seconds, settings.most_patience_seconds)
+    return CallRules(ExpertResult(settings.result), patience, settings.wait_seconds)
