@@ -11,7 +11,7 @@ from torch import Tensor
 from antiphon.experts.calls import ExpertResult, ShardLink
 from antiphon.wire.expert_links.grpc_link import GrpcLink
 from antiphon.wire.expert_links.unix_link import UnixLink
-from tests.experts.shards import ANSWER_SECONDS, LocalLayers, Routed, experts_client, running_shard
+from tests.experts.running_shards import ANSWER_SECONDS, LocalLayers, Routed, experts_client, running_shard
 
 # Below and above the number of pairs that are computed one by one.
 ROWS = (1, 3, 4, 5, 40)
