@@ -54,6 +54,10 @@ class TrunkRouting:
     pairs: NDArray[np.float32]
     # Of the busiest tenants, summed over the layers' experts; the rest is under an empty name.
     tenants: Mapping[str, float] = field(default_factory=dict)
+    # The hottest experts, hottest first, and by tenants whose rows they get.
+    hottest: Mapping[ExpertKey, Mapping[str, float]] = field(default_factory=dict)
+    # Since it was measured.
+    age_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
