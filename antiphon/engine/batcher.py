@@ -9,7 +9,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heapify, heappop, heappush
@@ -17,8 +18,10 @@ from typing import Final, Generic, Literal, TypeVar
 
 import torch
 
+from antiphon.engine.compute_gate import OPEN, Gate, Urgency
 from antiphon.engine.fairness import VirtualStarts
 from antiphon.engine.sequence import Share
+from antiphon.engine.urgency import ENDING_SECONDS
 from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable, broken
 from antiphon.scaling.recent import RecentSum
 
@@ -47,6 +50,7 @@ class _Ticket(Generic[JobT, ResultT]):
     job: JobT = field(compare=False)
     answer: "asyncio.Future[ResultT]" = field(compare=False)
     waits: bool = field(compare=False, default=True)
+    share: Share = field(compare=False, default=_ANYBODY)
 
     def give(self, result: ResultT) -> None:
         self._settle(partial(self.answer.set_result, result))
@@ -65,7 +69,9 @@ class _Ticket(Generic[JobT, ResultT]):
 class Batcher(Generic[JobT, ResultT]):
     """compute: called on the worker thread with 1 to `max_batch` jobs; gives one result a job, in order.
 
-    joins: whether a job may be computed with those that are more urgent; called on the worker thread, too."""
+    joins: whether a job may be computed with those that are more urgent; called on the worker thread, too.
+    gate: before what is computed on cores that are shared with other stages. is_first: whether the job's listener has
+    nothing yet; likewise."""
 
     def __init__(
         self,
@@ -75,9 +81,12 @@ class Batcher(Generic[JobT, ResultT]):
         max_batch: int = 1,
         joins: Callable[[Sequence[JobT], JobT], bool] = lambda _more_urgent, _job: True,
         name: str = "batcher",
+        gate: Gate = OPEN,
+        is_first: Callable[[JobT], bool] = lambda _job: True,
     ) -> None:
         self._compute = compute
         self._joins = joins
+        self._gate, self._is_first = gate, is_first
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._name = name
@@ -103,11 +112,12 @@ class Batcher(Generic[JobT, ResultT]):
 
         Raises AtCapacity when the queue is full, DeadlineExceeded, Unavailable when stopping, what `compute` raised."""
         latest = math.inf if deadline is None else deadline
-        ticket = self._enqueue(job, latest, latest if due is None else due, share)
-        try:
-            return await ticket.answer
-        finally:
-            self._hang_up(ticket)
+        with self._present(share):
+            ticket = self._enqueue(job, latest, latest if due is None else due, share)
+            try:
+                return await ticket.answer
+            finally:
+                self._hang_up(ticket)
 
     def waiting(self) -> int:
         with self._lock:
@@ -130,6 +140,18 @@ class Batcher(Generic[JobT, ResultT]):
             self._phase = "draining" if self._phase == "open" else self._phase
         await asyncio.to_thread(self._drain_and_close, drain_seconds)
 
+    @contextmanager
+    def _present(self, share: Share) -> Iterator[None]:
+        """Who does not say for whom he asks is no tenant beside others."""
+        if share is _ANYBODY:
+            yield
+            return
+        self._gate.arrive(share)
+        try:
+            yield
+        finally:
+            self._gate.depart(share)
+
     def _enqueue(self, job: JobT, deadline: float, due: float, share: Share) -> _Ticket[JobT, ResultT]:
         answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         with self._lock:
@@ -138,7 +160,7 @@ class Batcher(Generic[JobT, ResultT]):
             if len(self._queue) >= self._max_waiting:
                 raise AtCapacity(f"All {self._max_waiting} places in the queue of the {self._name} are taken.")
             start = self._starts.next(share, cost=1.0)
-            ticket = _Ticket(due, share.is_batch, start, self._arrivals, deadline, job, answer)
+            ticket = _Ticket(due, share.is_batch, start, self._arrivals, deadline, job, answer, share=share)
             self._arrivals += 1
             heappush(self._queue, ticket)
             self._work_came.notify()
@@ -162,7 +184,8 @@ class Batcher(Generic[JobT, ResultT]):
             return False
         began = time.monotonic()
         try:
-            results = self._compute([ticket.job for ticket in batch])
+            with self._gate.step(self._urgency(batch)):
+                results = self._compute([ticket.job for ticket in batch])
             if len(results) != len(batch):
                 raise InternalError(f"Expected {len(batch)} results of the {self._name}; it gave {len(results)}.")
         except torch.AcceleratorError as error:
@@ -174,6 +197,11 @@ class Batcher(Generic[JobT, ResultT]):
                 ticket.give(result)
         self._count(len(batch), began)
         return True
+
+    def _urgency(self, batch: list[_Ticket[JobT, ResultT]]) -> Urgency:
+        if any(self._gate.is_outnumbered(ticket.share) and self._is_first(ticket.job) for ticket in batch):
+            return "first"
+        return "ending" if batch[0].due < time.monotonic() + ENDING_SECONDS else "ordinary"
 
     def _count(self, jobs: int, began: float) -> None:
         now = time.monotonic()

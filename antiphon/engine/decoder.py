@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Literal
 
+from antiphon.engine.compute_gate import OPEN, Gate, gated
 from antiphon.engine.generation import End, Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.load import Load
@@ -65,10 +66,13 @@ class Decoder(Generic[RequestT, OutputT]):
         *,
         name: str,
         overlaps: bool = False,
+        gate: Gate = OPEN,
     ) -> None:
-        """overlaps: a step begins before the one before it is read; takes a LaunchingRunner."""
-        self._runner, self._overlaps = runner, overlaps
-        self._launch: Launch[RequestT, OutputT] = _launched_by(runner) if overlaps else partial(_run, runner)
+        """overlaps: a step begins before the one before it is read; takes a LaunchingRunner. gate: on which steps that
+        are computed as they begin wait for those of other stages."""
+        self._runner, self._overlaps, self._gate = runner, overlaps, gate
+        launch: Launch[RequestT, OutputT] = _launched_by(runner) if overlaps else partial(_run, runner)
+        self._launch = gated(gate, launch)
         self._under_way: Step[RequestT, OutputT] | None = None
         self._name = name
         self._scheduler: Scheduler[RequestT] = Scheduler(limits, pool)
@@ -105,6 +109,7 @@ class Decoder(Generic[RequestT, OutputT]):
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
             self._scheduler.add(sequence)
+            self._gate.arrive(sequence.share)
             self._generations[sequence.number] = (generation, loop)
             self._work_came.notify()
         return generation
@@ -222,6 +227,7 @@ class Decoder(Generic[RequestT, OutputT]):
         if sequence.phase == "ended":
             return
         self._scheduler.remove(sequence)
+        self._gate.depart(sequence.share)
         sequence.clock.ended = time.perf_counter()
         del self._generations[sequence.number]
         self._departed.append(sequence)

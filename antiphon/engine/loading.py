@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
+from antiphon.engine.compute_gate import OPEN, Gate
 from antiphon.engine.decoder import Decoder, Submission
 from antiphon.engine.generation import Generation, OutputT
 from antiphon.engine.kv_cache import PagePool
@@ -25,6 +26,8 @@ class DecoderBounds:
     media_rows: int
     # A step begins before the one before it has been read.
     overlaps: bool = False
+    # Before steps on cores that are shared with other stages.
+    gate: Gate = OPEN
 
 
 class LoadingDecoder(Generic[RequestT, OutputT]):
@@ -39,7 +42,8 @@ class LoadingDecoder(Generic[RequestT, OutputT]):
         """Loads the model in a thread, then starts the engine's own."""
         runner = await asyncio.to_thread(load)
         pool = PagePool(self._bounds.page_count, self._bounds.page_rows)
-        self._decoder = Decoder(runner, self._bounds.steps, pool, name=self._name, overlaps=self._bounds.overlaps)
+        bounds = self._bounds
+        self._decoder = Decoder(runner, bounds.steps, pool, name=self._name, overlaps=bounds.overlaps, gate=bounds.gate)
         self._decoder.start()
 
     async def close(self) -> None:

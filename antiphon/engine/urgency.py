@@ -11,7 +11,7 @@ from antiphon.engine.sequence import RequestT, Sequence
 _URGENT_SECONDS: Final = 0.25
 _PLENTY_SECONDS: Final = 1.0
 # One with less than this has no step to spare: a frame is 0.08 s.
-_ENDING_SECONDS: Final = 0.1
+ENDING_SECONDS: Final = 0.1
 # For one sequence: it may wait for an input that never comes.
 _SHORT_STEPS: Final = 64
 
@@ -25,7 +25,7 @@ def without_plenty(decodes: list[Sequence[RequestT]]) -> list[Sequence[RequestT]
 
 def is_ending(sequence: Sequence[RequestT]) -> bool:
     """Its listener hears silence unless the next step has a frame for him."""
-    return bool(sequence.output_seconds and sequence.sampled_rows) and sequence.lead_seconds < _ENDING_SECONDS
+    return bool(sequence.output_seconds and sequence.sampled_rows) and sequence.lead_seconds < ENDING_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from antiphon.engine.compute_gate import gate_of
 from antiphon.engine.decode_steps import DecodeLimits
 from antiphon.engine.graphs import Graphs
 from antiphon.engine.load import Load
@@ -64,7 +65,7 @@ class DecoderSettings(BaseSettings):
             self.running_requests, self.waiting_requests, self.rows_per_step, self.shared_step_requests or shared
         )
         overlaps = device.type == "cuda" if self.overlapping_steps is None else self.overlapping_steps
-        return DecoderBounds(steps, self.page_count, self.page_rows, self.media_rows, overlaps)
+        return DecoderBounds(steps, self.page_count, self.page_rows, self.media_rows, overlaps, gate_of(device))
 
     def graphs(self, device: torch.device) -> Graphs | None:
         """For steps of fixed shape, if there are to be any."""

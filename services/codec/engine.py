@@ -18,6 +18,7 @@ from torch import Tensor
 
 from antiphon.engine.batcher import Batcher
 from antiphon.engine.captured_frames import CapturedFrames
+from antiphon.engine.compute_gate import gate_of
 from antiphon.engine.graphs import Graphs
 from antiphon.engine.sequence import Clock, Timings
 from antiphon.errors import AtCapacity, Unavailable
@@ -66,7 +67,14 @@ class CodecEngine:
         self.listeners = Listeners(settings.streams)
         # A stream waits for its push before the next, so the queue never holds more than the streams.
         self._worker: Batcher[_Push, Tensor] = Batcher(
-            self._compute, max_waiting=settings.streams, max_batch=settings.streams, joins=self._joins, name="codec"
+            self._compute,
+            max_waiting=settings.streams,
+            max_batch=settings.streams,
+            joins=self._joins,
+            name="codec",
+            gate=gate_of(placement(settings.device, settings.dtype).device),
+            # Nobody tells the codec whose speech it is: beside others, every first frame is waited for.
+            is_first=lambda push: push.stream.frame_count == 0,
         )
 
     @property
@@ -137,7 +145,7 @@ class CodecEngine:
     def _joins(self, chosen: Sequence[_Push], push: _Push) -> bool:
         """On the worker thread."""
         first, frames = chosen[0], len(push.codes)
-        is_like = frames == len(first.codes) and (push.stream.frame_count == 0) == (first.stream.frame_count == 0)
+        is_like = frames == len(first.codes) and push.stream.has_state == first.stream.has_state
         return is_like and (len(chosen) + 1) * frames <= self._frames_per_batch
 
     def _compute(self, pushes: list[_Push]) -> list[Tensor]:
@@ -152,7 +160,7 @@ class CodecEngine:
 
 
 class SpeechStream:
-    """One speech. Equal to one decode of all its frames, however they are grouped."""
+    """One speech. Equal to one decode of all its frames, however they are grouped and whoever else speaks."""
 
     def __init__(
         self,
@@ -181,6 +189,7 @@ class SpeechStream:
         self._first_frame = max(0, delivered_samples // span.samples_per_frame - span.context_frames)
         self.frame_count = self._first_frame
         self.sample_count = self._first_frame * span.samples_per_frame
+        self._stream.begin_at(self._first_frame)
 
     def audible(self, codes: NDArray[np.int16], first_frame: int) -> NDArray[np.int16]:
         """Of frames that came: those that have to be decoded."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from antiphon.engine.batcher import Batcher
 from antiphon.engine.captured_windows import CapturedWindows
+from antiphon.engine.compute_gate import gate_of
 from antiphon.engine.graphs import Graphs
 from antiphon.model.audio_encoder import AudioEncoder, AudioWindow, WindowEncoder
 from antiphon.model.audio_features import SAMPLE_RATE_HZ, log_mel
@@ -51,17 +52,23 @@ class Workers:
         wait_for(where.device)
         # A request waits for one piece of work before the next, so no queue holds more than there are requests.
         most, together = settings.requests, settings.jobs_per_batch
+        gate = gate_of(where.device)
         hearing, seeing = (OwnStream.on(where.device, urgency=_URGENCY) for _ in range(2))
         return cls(
             [Reader(_done, max_waiting=most, name="media reader") for _ in range(settings.reader_threads)],
             Batcher(
-                lambda jobs: _hear(windows, hearing, jobs), max_waiting=most, max_batch=together, name="audio encoder"
+                lambda jobs: _hear(windows, hearing, jobs),
+                max_waiting=most,
+                max_batch=together,
+                name="audio encoder",
+                gate=gate,
             ),
             Batcher(
                 lambda jobs: _see(vision, preprocessor, seeing, jobs),
                 max_waiting=most,
                 max_batch=together,
                 name="vision encoder",
+                gate=gate,
             ),
             VideoProcesses(),
             audio,
