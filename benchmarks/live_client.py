@@ -19,7 +19,6 @@ from antiphon.hosting.default_checkpoint import default_checkpoint
 
 RATE_HZ: Final = 24_000
 PIECE_MS: Final = 40
-_PIECE_SAMPLES: Final = RATE_HZ * PIECE_MS // 1000
 _PATIENCE_SECONDS: Final = 120.0
 # Below this a sample of the recording belongs to no word.
 _QUIET: Final = 0.02
@@ -40,10 +39,10 @@ def words(seconds: float, number: int) -> Samples:
     return (repeated + noise).astype(np.float32)
 
 
-def pieces(samples: Samples) -> list[str]:
+def pieces(samples: Samples, piece_ms: int = PIECE_MS) -> list[str]:
     """As events of the client, made before the clock starts."""
-    pcm = np.rint(np.clip(samples, -1, 1) * 32_767).astype("<i2")
-    cut = (pcm[start : start + _PIECE_SAMPLES] for start in range(0, len(pcm), _PIECE_SAMPLES))
+    pcm, step = np.rint(np.clip(samples, -1, 1) * 32_767).astype("<i2"), RATE_HZ * piece_ms // 1000
+    cut = (pcm[start : start + step] for start in range(0, len(pcm), step))
     return [appended(piece.tobytes()) for piece in cut]
 
 
@@ -51,7 +50,11 @@ def appended(pcm16: bytes) -> str:
     return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(pcm16).decode()})
 
 
-SILENCE: Final = appended(bytes(2 * _PIECE_SAMPLES))
+def silence(piece_ms: int) -> str:
+    return appended(bytes(2 * RATE_HZ * piece_ms // 1000))
+
+
+_SILENCE: Final = silence(PIECE_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ async def _send(socket: ClientConnection, sound: list[str], began: float) -> Non
     while True:
         number += 1
         await asyncio.sleep(began + number * PIECE_MS / 1e3 - time.perf_counter())
-        await socket.send(sound[number - 1] if number <= len(sound) else SILENCE)
+        await socket.send(sound[number - 1] if number <= len(sound) else _SILENCE)
 
 
 async def _until(socket: ClientConnection, kind: str) -> dict[str, Any]:

@@ -1,66 +1,85 @@
 """What live sessions cost the gateway alone: CPU time and memory of each, with so many at once.
 
-python benchmarks/live_sessions.py                               # 10 and 200 sessions for 20 s, this machine
-python benchmarks/live_sessions.py --sessions 10 --seconds 60
+python benchmarks/live_sessions.py                               # 10 and 200 sessions for 5 rounds, this machine
+python benchmarks/live_sessions.py --sessions 10 --rounds 10 --piece-ms 20
+python benchmarks/live_sessions.py --keeps                       # kept in a Redis that ends with the benchmark
 
 The gateway is a process of its own before scripted stages (`scripted_gateway.py`), which answer at once and compute
-nothing. Every user's microphone is open all the time: he says 2 s, is silent for 1 s, is answered for 2 s, and so on.
-Once the server hears when he has ended, once he says so himself; the difference is what hearing it costs.
+nothing; its users are played by others (`live_load.py`). Every microphone is open all the time: of each round of 6 s a
+user says 1.8 s, is silent, and is answered for 2 s. Once the server hears when he has ended, once he says so himself;
+the difference is what hearing it costs. What is told is the CPU time of the gateway's process, which is valid beside
+whatever else runs, as long as the gateway keeps up: as long as turns are answered, and in time.
 """
 
-import asyncio
 import contextlib
 import json
-import re
+import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import Annotated, Final
 
 import httpx
 import typer
-from websockets.asyncio.client import ClientConnection
 
 from antiphon.hosting.free_port import free_port
-from benchmarks.live_client import PIECE_MS, SILENCE, pieces, session, speak, words
-from services.command_line.answer_stream import first_model
+from benchmarks.chaos_clusters import redis_server
+from benchmarks.live_load import ROUND_SECONDS, Heard
+from benchmarks.process_usage import Usage
+from services.command_line.bench.figures import Spread
 
-_SAYS_SECONDS: Final = 2.0
-_ROUND_SECONDS: Final = 5.0
+# One process of users; more would be what is waited for.
+_MOST_PLAYED: Final = 100
 _START_SECONDS: Final = 60.0
-_SERVED_SHARE: Final = 0.9
-_MODES: Final = {"the server": {"type": "server_vad", "silence_duration_ms": 500}, "the user himself": None}
+# Sessions are opened at this pace, and then go on for so long before anything counts.
+_OPENED_A_SECOND: Final = 20.0
+_SETTLE_SECONDS: Final = 2 * ROUND_SECONDS
+# It keeps up: nearly all turns are answered, nearly all of them within so long after the last word (500 ms of it are
+# the silence that ends a turn).
+_ANSWERED_SHARE: Final = 0.95
+_FIRST_AUDIO_MS: Final = 1500.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of the gateway's process."""
+    """Of the gateway's process, for one session. cpu_ms: in each second; users_share: of a core, of all users."""
 
-    cpu_seconds: float
-    resident_bytes: float
+    cpu_ms: float
+    resident_kib: float
+    sessions: int
+    answered_share: float
+    late_share: float
+    first_audio: Spread
+    users_share: float
 
+    @property
+    def keeps_up(self) -> bool:
+        return self.answered_share >= _ANSWERED_SHARE and self.first_audio.p95 <= _FIRST_AUDIO_MS
 
-@dataclass(slots=True)
-class Users:
-    """What became of all users of one run."""
-
-    answers: int = 0
-    late_pieces: int = 0
-    pieces: int = 0
+    def row(self) -> str:
+        a_core = f"{1000 / self.cpu_ms:.0f}" if self.keeps_up else "- (does not keep up)"
+        return (
+            f"{self.cpu_ms:.1f} | {a_core} | {self.cpu_ms * self.sessions / 10:.0f} % | {self.resident_kib:.0f} | "
+            f"{100 * self.answered_share:.0f} % | {self.first_audio.p50:.0f} / {self.first_audio.p95:.0f} | "
+            f"{100 * self.late_share:.1f} % | {100 * self.users_share:.0f} %"
+        )
 
 
 @contextmanager
-def scripted_gateway() -> Iterator[str]:
+def scripted_gateway(variables: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Its URL and its process."""
     port = free_port("127.0.0.1")
     command = [sys.executable, "benchmarks/scripted_gateway.py", "--port", str(port)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env={**os.environ, **variables})
     try:
         base_url = f"http://127.0.0.1:{port}"
         _wait_until_ready(base_url)
-        yield base_url
+        yield base_url, process.pid
     finally:
         process.terminate()
         process.wait(10)
@@ -76,93 +95,77 @@ def _wait_until_ready(base_url: str) -> None:
     raise RuntimeError(f"The gateway was not ready after {_START_SECONDS:.0f} s.")
 
 
-async def cost(client: httpx.AsyncClient) -> Cost:
-    text = (await client.get("/metrics", timeout=60)).text
-    return Cost(_value(text, "process_cpu_seconds_total"), _value(text, "process_resident_memory_bytes"))
+def _users(arguments: Mapping[str, object]) -> "subprocess.Popen[str]":
+    named = [word for name, value in arguments.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "benchmarks/live_load.py", *named]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def _value(text: str, name: str) -> float:
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
-    if found is None:
-        raise RuntimeError(f"Expected {name} among the gateway's metrics.")
-    return float(found[1])
+def _heard(processes: list["subprocess.Popen[str]"]) -> list[Heard]:
+    told = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError("Users' sessions failed; what was said of them stands above.")
+    return [Heard(**json.loads(text)) for text in told]
 
 
-async def run(base_url: str, sessions: int, seconds: float, detection: dict[str, Any] | None) -> str:
-    """One row of the table, without its heading columns."""
-    users = Users()
-    async with httpx.AsyncClient(base_url=base_url) as client:
-        model = await first_model(client)
-        async with session(base_url, model) as socket:  # what the first one loads is not its own
-            await speak(socket, words(_SAYS_SECONDS, 0))
-        before, sound = await cost(client), pieces(words(_SAYS_SECONDS, 0))
-        async with asyncio.TaskGroup() as tasks:
-            talking = [tasks.create_task(_user(base_url, model, i, sound, detection, users)) for i in range(sessions)]
-            await asyncio.sleep(2 * _ROUND_SECONDS)
-            began, first = time.perf_counter(), await cost(client)
-            counted = users.answers
-            await asyncio.sleep(seconds)
-            last, wall = await cost(client), time.perf_counter() - began
-            counted = users.answers - counted
-            for task in talking:
-                task.cancel()
-    cpu_ms = (last.cpu_seconds - first.cpu_seconds) * 1e3 / wall
-    expected = sessions * wall / _ROUND_SECONDS
-    grown = (last.resident_bytes - before.resident_bytes) / sessions / 1e6
-    # Who is not answered costs little.
-    a_core = f"{1000 * sessions / cpu_ms:.0f}" if counted > _SERVED_SHARE * expected else "-"
-    return (
-        f"{cpu_ms / 10:.0f} % | {cpu_ms / sessions:.1f} | {a_core} | {grown:.2f} | "
-        f"{100 * counted / expected:.0f} % | {100 * users.late_pieces / max(users.pieces, 1):.1f} %"
+def run(base_url: str, gateway: int, sessions: int, seconds: float, detection: str, piece_ms: int) -> Cost:
+    model = httpx.get(f"{base_url}/v1/models").json()["data"][0]["id"]
+    told: dict[str, object] = {"base_url": base_url, "model": model, "detection": detection, "piece_ms": piece_ms}
+    _warm(told)
+    before, opening_seconds = Usage.of(gateway), max(ROUND_SECONDS, sessions / _OPENED_A_SECOND)
+    begin = time.monotonic() + opening_seconds + _SETTLE_SECONDS
+    told |= {"counts_from": begin, "counts_to": begin + seconds, "opening_seconds": opening_seconds}
+    counts = [min(_MOST_PLAYED, sessions - first) for first in range(0, sessions, _MOST_PLAYED)]
+    users = [_users(told | {"sessions": count}) for count in counts]
+    time.sleep(begin - time.monotonic())
+    began, first = time.monotonic(), Usage.of(gateway)
+    time.sleep(begin + seconds - time.monotonic())
+    wall, last = time.monotonic() - began, Usage.of(gateway)
+    heard = _heard(users)
+    spent = last.cpu_seconds - first.cpu_seconds
+    return Cost(
+        cpu_ms=spent * 1e3 / wall / sessions,
+        resident_kib=(last.resident_bytes - before.resident_bytes) / sessions / 1024,
+        sessions=sessions,
+        answered_share=sum(each.answers for each in heard) / (sessions * wall / ROUND_SECONDS),
+        late_share=sum(each.late_pieces for each in heard) / max(1, sum(each.pieces for each in heard)),
+        first_audio=Spread.of([ms for each in heard for ms in each.first_audio_ms] or [float("inf")]),
+        users_share=sum(each.cpu_seconds for each in heard) / wall,
     )
 
 
-async def _user(
-    base_url: str, model: str, index: int, sound: list[str], detection: dict[str, Any] | None, users: Users
-) -> None:
-    await asyncio.sleep(_ROUND_SECONDS * (index % 50) / 50)
-    audio = {"input": {"turn_detection": detection}}
-    async with session(base_url, model, audio=audio) as socket, asyncio.TaskGroup() as tasks:
-        tasks.create_task(_listen(socket, users))
-        await _talk(socket, sound, users, says_end=detection is None)
-
-
-async def _talk(socket: ClientConnection, sound: list[str], users: Users, *, says_end: bool) -> None:
-    began, number, a_round = time.perf_counter(), 0, round(_ROUND_SECONDS * 1e3 / PIECE_MS)
-    while True:
-        place = number % a_round
-        await socket.send(sound[place] if place < len(sound) else SILENCE)
-        if says_end and place == len(sound):
-            await socket.send(json.dumps({"type": "input_audio_buffer.commit"}))
-            await socket.send(json.dumps({"type": "response.create"}))
-        number += 1
-        wait = began + number * PIECE_MS / 1e3 - time.perf_counter()
-        users.pieces += 1
-        users.late_pieces += wait < -PIECE_MS / 1e3
-        await asyncio.sleep(max(wait, 0))
-
-
-async def _listen(socket: ClientConnection, users: Users) -> None:
-    async for frame in socket:
-        users.answers += '"type":"response.done"' in str(frame[:64])
+def _warm(told: Mapping[str, object]) -> None:
+    """What the first session loads is not its own."""
+    now = time.monotonic()
+    times = {"counts_from": now + 1, "counts_to": now + 1 + ROUND_SECONDS, "opening_seconds": 1.0}
+    _heard([_users({**told, **times, "sessions": 2})])
 
 
 _HEAD: Final = (
-    "| sessions | who hears the end | CPU of the gateway | ms of CPU a session and second | sessions a core | "
-    "MB a session | answered | pieces sent late |\n|---|---|---|---|---|---|---|---|"
+    "| sessions | who hears the end | ms of CPU a session and second | sessions a core | the gateway's core | "
+    "KiB a session | answered | first audio p50 / p95, ms | pieces sent late | users' core |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
+_NAMES: Final = {"server": "the server", "user": "the user himself"}
 
 
 def main(
     sessions: Annotated[str, typer.Option(help="At one time; several, separated by commas.")] = "10,200",
-    seconds: Annotated[float, typer.Option(help="Measured, after 10 s that are not.")] = 20.0,
+    rounds: Annotated[int, typer.Option(help="Measured, after the sessions were opened and two rounds.")] = 5,
+    piece_ms: Annotated[int, typer.Option(help="Of sound in each frame of a user.")] = 40,
+    keeps: Annotated[bool, typer.Option(help="Sessions are kept, in a Redis that ends with this.")] = False,
 ) -> None:
-    print(_HEAD, flush=True)
-    for count in map(int, sessions.split(",")):
-        for name, detection in _MODES.items():
-            with scripted_gateway() as base_url:
-                figures = asyncio.run(run(base_url, count, seconds, detection))
-            print(f"| {count} | {name} | {figures} |", flush=True)
+    with ExitStack() as stack:
+        variables = {"ANTIPHON_LOG_LEVEL": "WARNING"}
+        if keeps:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            variables["ANTIPHON_REDIS_URL"] = stack.enter_context(redis_server(Path(folder)))
+        print(_HEAD, flush=True)
+        for count in map(int, sessions.split(",")):
+            for detection, name in _NAMES.items():
+                with scripted_gateway(variables) as (base_url, gateway):
+                    cost = run(base_url, gateway, count, rounds * ROUND_SECONDS, detection, piece_ms)
+                print(f"| {count} | {name} | {cost.row()} |", flush=True)
 
 
 if __name__ == "__main__":
