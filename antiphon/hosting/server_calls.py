@@ -15,12 +15,14 @@ from functools import partial
 from typing import Any, Final
 
 import grpc
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from antiphon.errors import AntiphonError, AtCapacity, InternalError
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics, process_metrics
 from antiphon.telemetry.names import StageName
+from antiphon.tenancy.settings import TenancySettings
 from antiphon.v1.generation_pb2 import Timings
 from antiphon.wire import errors
 
@@ -99,6 +101,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._stages = stages
         self._active = active
         self._metrics = metrics or process_metrics()
+        self._metrics.tenants.name_at_most(TenancySettings().named_tenants)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -117,9 +120,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     ) -> None:
         """A coroutine, not a generator: whatever happens, the handler is closed before this returns."""
         failure: AntiphonError | None = None
-        status = grpc.StatusCode.CANCELLED
+        status, caller, started = grpc.StatusCode.CANCELLED, _caller(context), time.monotonic()
         try:
-            with self._active.one(stage), _server_span(stage, full_name, context) as span:
+            with self._active.one(stage), _server_span(stage, full_name, caller) as span:
                 try:
                     failure = await self._run(stage, handler, requests, context, span)
                     status = grpc.StatusCode.OK if failure is None else errors.status_of(failure)
@@ -128,6 +131,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     span.set_attribute(names.RPC_RESPONSE_STATUS_CODE, status.name)
         finally:
             self._metrics.count_request(stage, status.name)
+            self._metrics.tenants.count_call(tracing.tenant_of(caller), stage, time.monotonic() - started)
         if failure is not None:
             await context.abort(errors.status_of(failure), errors.details_of(failure), errors.metadata_of(failure))
 
@@ -173,11 +177,15 @@ async def _write(context: Any, response: Any) -> None:
         raise asyncio.CancelledError from error
 
 
-@contextmanager
-def _server_span(stage: StageName, full_name: str, context: Any) -> Iterator[Span]:
+def _caller(context: Any) -> Context:
+    """His span, and on whose behalf he calls."""
     headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return tracing.context_from_headers(headers)
+
+
+@contextmanager
+def _server_span(stage: StageName, full_name: str, parent: Context) -> Iterator[Span]:
     attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: full_name, names.STAGE: stage}
-    parent = tracing.context_from_headers(headers)
     with tracing.span(full_name, attributes, kind=SpanKind.SERVER, parent=parent) as span:
         yield span
 

@@ -1,12 +1,14 @@
-"""Requests and tokens by tenant: the first so many by their names, all others together, so that labels stay few."""
+"""Turns, tokens and calls by tenant: the first so many by their names, all others together, so that labels stay few."""
 
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
 
 from antiphon.telemetry import names
+from antiphon.telemetry.names import StageName
 
 _OTHER: Final = "other"
+_UNKNOWN: Final = ""
 
 
 class TenantMetrics:
@@ -22,6 +24,13 @@ class TenantMetrics:
         self._refused = Counter(
             names.METRIC_TENANT_REFUSED, "Turns that their tenant's limits refused.", ("tenant",), registry=registry
         )
+        labels = ("tenant", "stage")
+        self._stage_calls = Counter(
+            names.METRIC_TENANT_STAGE_CALLS, "Calls of a stage by tenant.", labels, registry=registry
+        )
+        self._stage_seconds = Counter(
+            names.METRIC_TENANT_STAGE_SECONDS, "From arrivals to ends of calls of a stage.", labels, registry=registry
+        )
         self._lost_records = Counter(
             names.METRIC_USAGE_LOST, "Usage records that the operators' log alone has.", registry=registry
         )
@@ -34,6 +43,12 @@ class TenantMetrics:
         self._requests.labels(label, outcome).inc()
         self._tokens.labels(label, "input").inc(input_tokens)
         self._tokens.labels(label, "output").inc(output_tokens)
+
+    def count_call(self, tenant: str, stage: StageName, seconds: float) -> None:
+        """tenant: empty where the caller did not say."""
+        label = self._label(tenant) if tenant else _UNKNOWN
+        self._stage_calls.labels(label, stage).inc()
+        self._stage_seconds.labels(label, stage).inc(seconds)
 
     def count_refusal(self, tenant: str) -> None:
         self._refused.labels(self._label(tenant)).inc()

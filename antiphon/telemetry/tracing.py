@@ -195,6 +195,12 @@ def context_from_headers(headers: Mapping[str, str]) -> Context:
     return propagate.extract(bounded)
 
 
+def tenant_of(context: Context) -> str:
+    """On whose behalf somebody calls; empty where he does not say, or too much."""
+    tenant = baggage.get_baggage(names.TENANT, context)
+    return tenant if isinstance(tenant, str) and len(tenant) <= _MAX_TENANT_CHARACTERS else ""
+
+
 def context_of_client(headers: Mapping[str, str]) -> Context:
     """Of a client, who does not say on whose behalf a span is."""
     return baggage.remove_baggage(names.TENANT, context_from_headers(headers))

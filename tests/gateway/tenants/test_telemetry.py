@@ -59,3 +59,19 @@ async def test_metrics_name_the_first_tenants_only(settings: GatewaySettings, fa
     assert total("other") == tokens["gamma"] + tokens["delta"]
     assert f'{names.METRIC_TENANT_REFUSED}_total{{tenant="other"}} 2.0' in text
     assert "gamma" not in text
+
+
+def test_stages_name_the_first_tenants_only() -> None:
+    metrics = Metrics()
+    metrics.tenants.name_at_most(2)
+    for tenant in ("acme", "beta", "gamma", "delta", "acme", ""):
+        metrics.tenants.count_call(tenant, "thinker", 0.5)
+
+    def counted(name: str, tenant: str) -> float | None:
+        return metrics.registry.get_sample_value(f"{name}_total", {"tenant": tenant, "stage": "thinker"})
+
+    calls = {
+        tenant: counted(names.METRIC_TENANT_STAGE_CALLS, tenant) for tenant in ("acme", "beta", "other", "gamma", "")
+    }
+    assert calls == {"acme": 2, "beta": 1, "other": 2, "gamma": None, "": 1}
+    assert counted(names.METRIC_TENANT_STAGE_SECONDS, "other") == 1.0
