@@ -44,6 +44,8 @@ class RemoteExpertSettings(BaseSettings):
     # Shards are asked what they hold, and told what was asked of experts.
     look_every_seconds: float = Field(1.0, gt=0)
     report_every_seconds: float = Field(5.0, gt=0)
+    # Of what was asked: older than this it counts half.
+    routing_half_life_seconds: float = Field(60.0, gt=0)
     answer_seconds: float = Field(2.0, gt=0)
     # One that has not answered for so long is not called any more.
     forget_seconds: float = Field(10.0, gt=0)

@@ -23,13 +23,14 @@ from antiphon.prompt.conversation import Modality
 from antiphon.wire.generation import PromptNumbers
 from services.thinker.config import ThinkerSettings
 from services.thinker.expert_step import RequestExperts
-from services.thinker.expert_trunk import ExpertTrunk, ShardPlaces
+from services.thinker.expert_trunk import ExpertTrunk
 from services.thinker.grammar import AnswerMatcher, Grammars
 from services.thinker.loading import load_runner, load_trunk
 from services.thinker.page_keys import ThinkerPageKeys
 from services.thinker.prompt_media import PromptMedia
 from services.thinker.request import ThinkerOutput, ThinkerRequest, end_of
 from services.thinker.runner import ThinkerRunner
+from services.thinker.shard_places import ShardPlaces
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from opentelemetry.trace import Span
 
+from antiphon.experts.load import NOBODYS, RowTenants
+from services.thinker.trunk_turns import LANES
+
 
 @dataclass(slots=True)
 class ExpertUsage:
@@ -48,6 +51,8 @@ class ExpertStep:
     is_wanted: Callable[[], bool] = _always
     # Each call is noted, not only their sums.
     is_sampled: bool = False
+    # Of each lane whose its rows are.
+    tenants: list[RowTenants] = field(default_factory=lambda: [NOBODYS] * LANES)
     usage: ExpertUsage = field(default_factory=ExpertUsage)
     samples: list[CallSample] = field(default_factory=list)
 

@@ -1,18 +1,18 @@
 """What a Thinker has instead of experts of its own: shards that are watched, callers for its layers, and steps that say
 for whom they are."""
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from antiphon.experts.calls import ExpertResult
+from antiphon.experts.load import RoutingMeter, RowTenants
 from antiphon.experts.served_model import expert_model
 from antiphon.experts.usual_times import Patience
-from antiphon.model.config import OmniConfig
+from antiphon.model.config import DecoderConfig, OmniConfig
 from antiphon.model.expert_weights import ExpertReader
 from antiphon.model.kernels.choice import Experts
 from antiphon.model.placement import Placement
@@ -26,19 +26,12 @@ from services.thinker.halved_steps import HalvedSteps
 from services.thinker.local_experts import LocalExpertSet, parsed_keys
 from services.thinker.prefill import Prefill
 from services.thinker.remote_experts import CallRules, ExpertCaller, RemoteExperts
+from services.thinker.routing_reports import ReportLimits, RoutingReports
+from services.thinker.shard_places import ShardPlaces
 from services.thinker.shard_roster import ShardRoster
-from services.thinker.shard_watch import ShardAddresses, ShardNetwork, ShardWatch, WatchLimits
+from services.thinker.shard_watch import ShardWatch, WatchLimits
 from services.thinker.step_inputs import ThinkerSlice
-from services.thinker.trunk_turns import TrunkTurns
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlaces:
-    """Where shards are, how they are spoken to, and which host is this process's."""
-
-    network: ShardNetwork
-    addresses: ShardAddresses
-    host_id: str
+from services.thinker.trunk_turns import LANES, TrunkTurns
 
 
 class ExpertTrunk:
@@ -54,13 +47,16 @@ class ExpertTrunk:
     ) -> None:
         text = config.thinker.text
         model = expert_model(checkpoint, PREFIX, text, where.dtype)
-        self._settings, self._metrics = settings, process_metrics()
+        self._settings, self._metrics, self._places = settings, process_metrics(), places
         self.roster = ShardRoster(model, places.host_id, probation_seconds=settings.probation_seconds)
         self._watch = ShardWatch(self.roster, places.network, places.addresses, _watch_limits(settings))
         reader = ExpertReader.of(checkpoint, PREFIX, text, where.dtype, where.device)
-        self._local = LocalExpertSet(reader, text.layers, text.experts)
+        local = LocalExpertSet(reader, text.layers, text.experts)
+        meter = RoutingMeter(text.layers, text.experts, half_life_seconds=settings.routing_half_life_seconds)
+        fixed, limits = parsed_keys(settings.local_experts), _report_limits(settings, text, where.dtype)
+        self._reports = RoutingReports(meter, self.roster, places.network, local, fixed, limits)
         self._turns = TrunkTurns()
-        self._caller = ExpertCaller(self.roster, _call_rules(settings), self._turns, self._local)
+        self._caller = ExpertCaller(self.roster, _call_rules(settings), self._turns, local, meter)
         self._halved: HalvedSteps | None = None
         self._steps = 0
 
@@ -72,19 +68,23 @@ class ExpertTrunk:
     ) -> HalvedSteps | None:
         """See HalvedSteps; None when the settings want none."""
         if self._settings.halved_rows is not None:
-            self._halved = HalvedSteps(whole, self._turns, self._settings.halved_rows, device, entered)
+            self._halved = HalvedSteps(
+                whole, self._turns, self._settings.halved_rows, device, entered, self._part_tenants
+            )
         return self._halved
 
     async def start(self) -> None:
         """Returns once every expert has a copy."""
-        await asyncio.to_thread(self._local.hold, parsed_keys(self._settings.local_experts))
+        await self._reports.start()
         await self._watch.start()
 
     async def close(self) -> None:
         """Once no step is computed any more."""
         if self._halved is not None:
             self._halved.close()
+        await self._reports.close()
         await self._watch.close()
+        await self._places.close()
 
     @contextmanager
     def step(self, slices: Sequence[ThinkerSlice]) -> Iterator[None]:
@@ -92,7 +92,8 @@ class ExpertTrunk:
         sequences = [each.sequence for each in slices]
         self._steps += 1
         is_sampled = self._settings.traced_steps > 0 and self._steps % self._settings.traced_steps == 0
-        step = ExpertStep(lambda: any(each.phase != "ended" for each in sequences), is_sampled)
+        whose = row_tenants(slices)
+        step = ExpertStep(lambda: any(each.phase != "ended" for each in sequences), is_sampled, [whose] * LANES)
         # A request's first step with an output is of those up to it.
         requests = [
             (each.request.experts, each.request.latest_id is not None)
@@ -108,6 +109,27 @@ class ExpertTrunk:
             expert_traces.observe(self._metrics, step.usage)
             if is_sampled:
                 expert_traces.show(step, [request for request, _ in requests], started_ns)
+
+    def _part_tenants(self, *lanes: Sequence[ThinkerSlice]) -> None:
+        """Of a step that is computed in parts."""
+        self._caller.step.tenants[:] = [row_tenants(each) for each in lanes]
+
+
+def row_tenants(slices: Sequence[ThinkerSlice]) -> RowTenants:
+    tenants = [each.sequence.share.tenant for each in slices]
+    whose = RowTenants.of(tenants)
+    return RowTenants(whose.names, np.repeat(whose.of_rows, [each.row_count for each in slices]))
+
+
+def _report_limits(settings: RemoteExpertSettings, text: DecoderConfig, dtype: torch.dtype) -> ReportLimits:
+    expert_bytes = 3 * text.width * text.expert_width * dtype.itemsize
+    fitting = (settings.hot_experts_mb << 20) // (text.layers * expert_bytes)
+    return ReportLimits(
+        settings.report_every_seconds,
+        settings.answer_seconds,
+        min(settings.hot_experts, fitting),
+        settings.hot_experts_seconds,
+    )
 
 
 def _watch_limits(settings: RemoteExpertSettings) -> WatchLimits:

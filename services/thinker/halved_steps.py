@@ -21,10 +21,12 @@ class HalvedSteps:
         least_rows: int,
         device: torch.device,
         entered: Callable[[], AbstractContextManager[object]],
+        begin: Callable[[Sequence[ThinkerSlice], Sequence[ThinkerSlice]], None],
     ) -> None:
-        """whole: computes each half. entered: makes the device's stream that of the thread."""
+        """whole: computes each half. entered: makes the device's stream that of the thread. begin: is told what the
+        lanes are about to compute."""
         self._whole, self._turns, self._least_rows = whole, turns, least_rows
-        self._device, self._entered = device, entered
+        self._device, self._entered, self._begin = device, entered, begin
         self._second_lane = ThreadPoolExecutor(1, thread_name_prefix="thinker-second-lane")
 
     def compute(self, slices: Sequence[ThinkerSlice], media: StepMedia | None) -> Computed | None:  # noqa: ARG002
@@ -32,6 +34,7 @@ class HalvedSteps:
         middle = _middle(slices)
         if not middle or sum(each.row_count for each in slices) < self._least_rows:
             return None
+        self._begin(slices[:middle], slices[middle:])
         other = self._second_lane.submit(self._second, slices[middle:])
         try:
             first = self._half(slices[:middle])

@@ -73,11 +73,12 @@ class LocalExpertSet:
 
 def computed(call: ExpertCall, experts: Mapping[int, ExpertWeights]) -> Tensor:
     """What a shard would give. Raises KeyError without an expert of the call."""
-    ids = call.pair_experts.tolist()
-    pairs = PackedPairs(call.hidden, call.pair_rows, ids, call.weights, call.step_pairs)
+    ids, where = call.pair_experts.tolist(), next(iter(experts.values())).down.device
+    hidden, rows, weights = (each.to(where) for each in (call.hidden, call.pair_rows, call.weights))
+    pairs = PackedPairs(hidden, rows, ids, weights, call.step_pairs)
     if call.result is ExpertResult.SUMS:
-        return summed_pairs(experts, pairs, torch.empty_like(call.hidden, dtype=torch.float32))
-    return weighted_pairs(experts, pairs, call.hidden.new_empty(len(ids), call.hidden.shape[1]))
+        return summed_pairs(experts, pairs, torch.empty_like(hidden, dtype=torch.float32))
+    return weighted_pairs(experts, pairs, hidden.new_empty(len(ids), hidden.shape[1]))
 
 
 def hottest(

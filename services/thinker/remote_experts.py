@@ -15,6 +15,7 @@ from torch import Tensor
 
 from antiphon.errors import AntiphonError, Conflict, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult, ShardLink
+from antiphon.experts.load import RoutingMeter
 from antiphon.experts.routing import route
 from antiphon.experts.usual_times import Patience
 from services.thinker.expert_results import LayerResult, layer_result
@@ -81,18 +82,25 @@ class ExpertCaller:
     """For all layers; each lane of a step calls by links of its own."""
 
     def __init__(
-        self, roster: ShardRoster, rules: CallRules, turns: TrunkTurns, local: LocalExpertSet | None = None
+        self,
+        roster: ShardRoster,
+        rules: CallRules,
+        turns: TrunkTurns,
+        local: LocalExpertSet | None = None,
+        meter: RoutingMeter | None = None,
     ) -> None:
-        """local: experts that are computed here, while shards compute the others."""
-        self._roster, self._rules, self._turns, self._local = roster, rules, turns, local
+        """local: experts that are computed here, while shards compute the others. meter: counts what is asked for."""
+        self._roster, self._rules, self._turns, self._local, self._meter = roster, rules, turns, local, meter
         # Of which the next calls are.
         self.step = ExpertStep()
 
     def compute(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
         """As Experts does. Raises Unavailable when a copy was waited for in vain."""
         call = LayerCall(layer, hidden, expert_ids, weights, self._rules.result)
-        left, here = self._parted(call)
         lane, until = self._turns.lane, 0.0
+        if self._meter is not None:
+            self._meter.add(layer, call.experts, self.step.tenants[lane])
+        left, here = self._parted(call)
         try:
             while len(left) or here is not None:
                 live = self._roster.take(lane)
@@ -130,7 +138,7 @@ class ExpertCaller:
         may_split = call.kind is ExpertResult.SUMS
         routes = route(experts, live.table.copies(call.layer), live.costs, may_split=may_split)
         lost = [places[np.isin(experts, routes.missing)]] if routes.missing else []
-        flights = []
+        flights: list[_Flight] = []
         for shard, asked in routes.pairs.items():
             flight = self._sent(call, live, shard, places[asked])
             if flight is None:

@@ -37,13 +37,18 @@ from services.thinker.engine import Answer, Question, ThinkerEngine
 from services.thinker.expert_step import ExpertUsage
 from services.thinker.grammar import AnswerMatcher
 from services.thinker.request import HiddenRows, ThinkerOutput, Token
+from services.thinker.shard_places import shard_places
+from services.thinker.shard_watch import ShardAddresses
 
 # Of rows that are taken in at once, in half a millisecond: a thread would take as long.
 _SMALL_BYTES: Final = 256 << 10
 
 
-def host(settings: ThinkerSettings) -> HostedService:
-    return hosted(ThinkerEngine(settings))
+def host(settings: ThinkerSettings, shard_addresses: ShardAddresses | None = None) -> HostedService:
+    """shard_addresses: of experts that are not in this process, where somebody knows them beside the settings. Raises
+    InvalidInput when nobody does."""
+    shards = shard_places(settings, shard_addresses) if settings.experts == "remote" else None
+    return hosted(ThinkerEngine(settings, shards))
 
 
 def hosted(engine: ThinkerEngine) -> HostedService:
