@@ -1,8 +1,7 @@
-"""A trunk's call as the shard computes it. Nothing of it is trusted: ids that were looked at once are the shard's own
+"""A trunk's call as the shard computes it. Nothing of it is trusted: ids that were looked at are the shard's own
 copies, since a trunk can write into shared memory at any time; rows may hold anything, and only their sender gets them
 back."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,8 @@ from antiphon.v1 import tensor_pb2
 from antiphon.v1.expert_service_pb2 import ComputeRequest
 from antiphon.wire import arrays, tensors
 from antiphon.wire.expert_links.messages import DATA_TYPES, RESULTS_NAMED
-from antiphon.wire.expert_links.shared_memory import ALIGNMENT
 from services.experts.config import ExpertsSettings
+from services.experts.shared_tensors import SharedTensors, first
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,56 +38,41 @@ class CallReader:
         self._model, self._settings = model, settings
         self._type = DATA_TYPES[model.data_type]
 
-    def read_shared(self, request: ComputeRequest, memory: Tensor) -> LayerCall:
-        """memory: uint8, what the trunk shares."""
-        self._check(request)
-        rows, pairs, width, shared = request.row_count, request.pair_count, self._model.width, request.shared
-        self._require_type(shared.data_type)
-        computed = self._type.computed
-        ids = (
-            _view(memory, shared.pair_rows_offset, torch.int32, pairs).numpy().copy(),
-            _view(memory, shared.pair_experts_offset, torch.int32, pairs).numpy().copy(),
+    def shared(self, memory: Tensor) -> SharedTensors:
+        """memory: uint8, of one link."""
+        return SharedTensors(memory, self._model.width, self._type.computed)
+
+    def read_shared(self, request: ComputeRequest, memory: SharedTensors) -> LayerCall:
+        result = self._checked(request)
+        self._require_type(request.shared.data_type)
+        rows, pairs, views = request.row_count, request.pair_count, memory.at(request.shared)
+        is_pairs = result is ExpertResult.PAIRS
+        packed = self._packed(
+            request,
+            first(rows, views.hidden),
+            first(pairs, views.pair_rows).copy(),
+            first(pairs, views.pair_experts).tolist(),
+            first(pairs, views.weights),
         )
-        hidden = _view(memory, shared.hidden_offset, computed, rows, width)
-        weights = _view(memory, shared.weights_offset, computed, pairs)
-        result_type, result_rows = self._result(request)
-        into = _view(memory, shared.result_offset, result_type, result_rows, width)
-        return self._call(request, hidden, *ids, weights, into)
+        into = first(pairs, views.weighted) if is_pairs else first(rows, views.sums)
+        return LayerCall(request.layer, packed, result, into)
 
     def read_inline(self, request: ComputeRequest) -> LayerCall:
-        self._check(request)
-        rows, pairs, width, sent = request.row_count, request.pair_count, self._model.width, request.inline
+        result, sent = self._checked(request), request.inline
         self._require_type(sent.hidden.data_type)
+        rows, pairs, width = request.row_count, request.pair_count, self._model.width
         floats, integers = (self._type.on_wire,), (arrays.INT32,)
-        hidden = tensors.unpack(sent.hidden, name="inline.hidden", shape=(rows, width), data_types=floats)
-        weights = tensors.unpack(sent.weights, name="inline.weights", shape=(pairs,), data_types=floats)
-        ids: list[NDArray[Any]] = [
-            arrays.unpack(tensor, name=name, shape=(pairs,), data_types=integers).copy()
-            for name, tensor in (("inline.pair_rows", sent.pair_rows), ("inline.pair_experts", sent.pair_experts))
-        ]
-        result_type, result_rows = self._result(request)
-        if result_rows * width * result_type.itemsize > arrays.MAX_TENSOR_BYTES:
-            raise TooLarge(
-                f"The result of {pairs} pairs of {rows} rows does not fit into a message. Send fewer in one call."
-            )
-        return self._call(request, hidden, ids[0], ids[1], weights, torch.empty(result_rows, width, dtype=result_type))
+        packed = self._packed(
+            request,
+            tensors.unpack(sent.hidden, name="inline.hidden", shape=(rows, width), data_types=floats),
+            arrays.unpack(sent.pair_rows, name="inline.pair_rows", shape=(pairs,), data_types=integers).copy(),
+            arrays.unpack(sent.pair_experts, name="inline.pair_experts", shape=(pairs,), data_types=integers).tolist(),
+            tensors.unpack(sent.weights, name="inline.weights", shape=(pairs,), data_types=floats),
+        )
+        return LayerCall(request.layer, packed, result, self._empty(result, rows, pairs))
 
-    def _call(
-        self,
-        request: ComputeRequest,
-        hidden: Tensor,
-        pair_rows: NDArray[Any],
-        pair_experts: NDArray[Any],
-        weights: Tensor,
-        into: Tensor,
-    ) -> LayerCall:
-        _require_within(pair_rows, len(hidden), "pair_rows")
-        _require_within(pair_experts, self._model.experts, "pair_experts")
-        packed = PackedPairs(hidden, torch.from_numpy(pair_rows), pair_experts.tolist(), weights, request.step_pairs)
-        return LayerCall(request.layer, packed, RESULTS_NAMED[request.result], into)
-
-    def _check(self, request: ComputeRequest) -> None:
-        """What needs no tensor to be seen."""
+    def _checked(self, request: ComputeRequest) -> ExpertResult:
+        """Looks at what needs no tensor to be seen, and gives the kind of result."""
         rows, pairs = self._settings.rows_per_call, self._settings.pairs_per_call
         if not 0 <= request.layer < self._model.layers:
             raise InvalidInput(f"layer: expected 0 to {self._model.layers - 1}; came {request.layer}.", param="layer")
@@ -100,31 +84,32 @@ class CallReader:
             raise InvalidInput(
                 f"step_pairs: expected those of all shards, {request.pair_count} or more; came {request.step_pairs}."
             )
-        if request.result not in RESULTS_NAMED:
+        result = RESULTS_NAMED.get(request.result)
+        if result is None:
             raise InvalidInput(f"result: expected pairs or sums; came {request.result}.", param="result")
+        return result
+
+    def _packed(
+        self, request: ComputeRequest, hidden: Tensor, rows: NDArray[Any], experts: list[int], weights: Tensor
+    ) -> PackedPairs:
+        """rows and experts: the shard's own."""
+        if rows.view(np.uint32).max() >= len(hidden):
+            raise InvalidInput(f"pair_rows: expected 0 to {len(hidden) - 1}; came {rows.min()} to {rows.max()}.")
+        if min(experts) < 0 or max(experts) >= self._model.experts:
+            raise InvalidInput(
+                f"pair_experts: expected 0 to {self._model.experts - 1}; came {min(experts)} to {max(experts)}."
+            )
+        return PackedPairs(hidden, torch.from_numpy(rows), experts, weights, request.step_pairs)
 
     def _require_type(self, came: tensor_pb2.DataType) -> None:
         if came != self._type.on_wire:
             raise InvalidInput(f"Expected rows of {self._model.data_type}; came data type {came}.")
 
-    def _result(self, request: ComputeRequest) -> tuple[torch.dtype, int]:
-        """Its type and its rows."""
-        if RESULTS_NAMED[request.result] is ExpertResult.PAIRS:
-            return self._type.computed, request.pair_count
-        return torch.float32, request.row_count
-
-
-def _require_within(ids: NDArray[Any], stop: int, name: str) -> None:
-    if int(np.min(ids)) < 0 or int(np.max(ids)) >= stop:
-        outside = ids[(ids < 0) | (ids >= stop)][0]
-        raise InvalidInput(f"{name}: expected 0 to {stop - 1}; came {outside}.", param=name)
-
-
-def _view(memory: Tensor, offset: int, dtype: torch.dtype, *shape: int) -> Tensor:
-    stop = offset + math.prod(shape) * dtype.itemsize
-    if offset < 0 or offset % ALIGNMENT or stop > len(memory):
-        raise InvalidInput(
-            f"Expected offsets that are multiples of {ALIGNMENT} within {len(memory)} bytes of shared memory; came "
-            f"{offset} for {stop - offset} bytes."
-        )
-    return memory[offset:stop].view(dtype).view(shape)
+    def _empty(self, result: ExpertResult, rows: int, pairs: int) -> Tensor:
+        """For a result that fits into a message."""
+        dtype, count = (self._type.computed, pairs) if result is ExpertResult.PAIRS else (torch.float32, rows)
+        if count * self._model.width * dtype.itemsize > arrays.MAX_TENSOR_BYTES:
+            raise TooLarge(
+                f"The result of {pairs} pairs of {rows} rows does not fit into a message. Send fewer in one call."
+            )
+        return torch.empty(count, self._model.width, dtype=dtype)

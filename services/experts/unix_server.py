@@ -138,8 +138,9 @@ class _Conversation:
     """With one trunk that has been let in."""
 
     def __init__(self, engine: ExpertsEngine, opened: socket.socket, memory: Tensor) -> None:
-        self._engine, self._socket, self._memory = engine, opened, memory
+        self._engine, self._socket = engine, opened
         self._reader = CallReader(engine.model, engine.settings)
+        self._memory = self._reader.shared(memory)
         self._sequence = 0
         self._response = ComputeResponse(shared=SharedResult())
 

@@ -6,7 +6,6 @@ from typing import Any
 import grpc
 
 from antiphon.errors import Unavailable
-from antiphon.experts.calls import ShardLink
 from antiphon.experts.table import ExpertKey, ShardDescription, TrunkRouting
 from antiphon.v1.expert_service_pb2 import (
     AssignRequest,
@@ -19,11 +18,11 @@ from antiphon.wire import errors
 from antiphon.wire.channels import Channels
 from antiphon.wire.expert_links import methods
 from antiphon.wire.expert_links.descriptions import layer_experts, read_description, routing_message
-from antiphon.wire.expert_links.grpc_link import open_grpc_link
+from antiphon.wire.expert_links.grpc_link import GrpcLink, open_grpc_link
 from antiphon.wire.expert_links.host import this_host
 from antiphon.wire.expert_links.limits import LinkLimits
 from antiphon.wire.expert_links.methods import Question, RequestT, ResponseT
-from antiphon.wire.expert_links.unix_link import open_unix_link
+from antiphon.wire.expert_links.unix_link import UnixLink, open_unix_link
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class ExpertsClient:
         request = ReportRequest(routing=routing_message(routing))
         await self._ask(methods.REPORT, address, request, timeout_seconds)
 
-    def link(self, shard: ShardDescription) -> ShardLink:
+    def link(self, shard: ShardDescription) -> UnixLink | GrpcLink:
         """Blocks. Through shared memory where both are on one host and the shard lets this process in."""
         if shard.socket_path and shard.host_id == self._host_id:
             try:
