@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-_HALVINGS: Final = 60
+_HALVINGS: Final = 80
+_NOTHING: Final = 1e-12
 # What a copy may have to do at most, given the mean of all shards, where the greedy counts cannot be packed well.
 _CAPS: Final = (1.1, 1.0, 0.9)
 # As a share of that cap: what has less to do can be split further without another hot copy coming of it.
@@ -26,7 +27,9 @@ def copy_counts(
     copy and at most `most`, `total` in all; then `least` to each, the hottest first; then the rest to whichever's
     copies have most to do (greedy replication), those that are there already counting `favour` times as much. With less
     than one for each, those that are there are kept."""
-    flat, there = weights.T.ravel(), present.T.ravel()  # of equals, those of one layer do not all come first
+    # Of equals, those of one layer do not all come first. What nobody asks for is asked for least.
+    flat, there = weights.T.ravel(), present.T.ravel()
+    flat = np.maximum(flat / (flat.max(initial=0.0) or 1.0), _NOTHING)
     counts = np.zeros(flat.size, dtype=np.int64)
     for _ in range(min(least, most)):
         counts[_first(flat, there > counts, total - int(counts.sum()))] += 1

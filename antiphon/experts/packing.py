@@ -60,7 +60,7 @@ def pack_layer(
 
 class _Packing:
     def __init__(self, weights: NDArray[np.float64], counts: NDArray[np.int64], start: Held, room: LayerRoom) -> None:
-        self.held, self._counts, self._room = start.copy(), counts, room
+        self.held, self._weights, self._counts, self._room = start.copy(), weights, counts, room
         self._heat = weights / np.maximum(counts, 1)  # of one copy
         self.load: NDArray[np.float64] = self.held @ self._heat
         self._taken = self.held.sum(axis=1)
@@ -79,17 +79,22 @@ class _Packing:
         for expert in np.argsort(-self._heat, kind="stable"):
             for _ in range(int(wanted[expert])):
                 shard = self._place(expert, left)
+                if shard is None:
+                    shard = self._make_room(int(expert))
                 if shard is not None:
                     self._add(shard, expert)
                 left -= 1
 
     def spread(self) -> None:
+        """And goes on with the copies that there was room for."""
+        self._counts = self.held.sum(axis=0)
+        self._heat = self._weights / np.maximum(self._counts, 1)
         spread(self.held[:, None], self._heat[None], self._room.slots, self._room.domains)
         self.load, self._taken = self.held @ self._heat, self.held.sum(axis=1)
 
     def is_within(self, least: float, most: float) -> bool:
-        mean = self.load.mean()
-        return bool(self.load.max() <= most * mean and self.load.min() >= least * mean)
+        mean = float(self.load.mean())
+        return not mean or bool(self.load.max() / mean <= most and self.load.min() / mean >= least)
 
     def exchange(self) -> bool:
         """The busiest shard gives one of its copies away, against a colder one or against room. Whether that helped."""
@@ -145,6 +150,19 @@ class _Packing:
         if not allowed.any():
             return None
         return int(np.where(allowed, self.load + _TIE * room.burden, np.inf).argmin())
+
+    def _make_room(self, expert: int) -> int | None:
+        """Where there is room, the expert is already: another one goes there. Gives the shard from which it went."""
+        for taker in np.flatnonzero(self._taken < self._room.slots):
+            for giver in np.argsort(np.where(self.held[:, expert], np.inf, self.load), kind="stable"):
+                movable = np.flatnonzero(self.held[giver] & ~self.held[taker])
+                movable = movable[~self._is_bound(movable, int(giver), np.array([taker]))[:, 0]]
+                if len(movable) and not self.held[giver, expert]:
+                    other = int(movable[self._heat[movable].argmin()])
+                    self._remove(int(giver), other)
+                    self._add(int(taker), other)
+                    return int(giver)
+        return None
 
     def _superfluous(self, expert: int) -> int:
         """The copy on the busiest shard, but none that is alone in its domain while others are not."""

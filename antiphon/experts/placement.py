@@ -6,7 +6,6 @@ Greedy replication of what is hot and packing by what each shard has to do are t
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -43,8 +42,10 @@ class PlacementRules:
     keep_below: float = 1.15
     # ... and if not, it is changed until it has at most so many, or gets no better.
     aim: float = 1.05
-    # What that ratio must at least come down by, or the change does not pay.
+    # What that ratio must at least come down by, or the change does not pay ...
     least_gain: float = 0.03
+    # ... and by so much for every expert that has to be loaded for it.
+    load_cost: float = 0.001
     # A copy that is there counts as if its expert were so many times as hot.
     favour: float = 1.25
     # Of each expert, taken for granted: little traffic moves nothing.
@@ -161,16 +162,12 @@ class _Planner:
         """(shards, experts): with the counts given, or with those that can be packed better."""
         rules, weights, start = self._rules, self._weights[layer], self._held[:, layer]
         best = pack_layer(weights, counts, start, room, wanted)
-        least = _imbalance(weights, best)
-        if least <= rules.keep_below or counts.min() < 1:
+        if _imbalance(weights, best) <= rules.keep_below or counts.min() < 1:
             return best
         others = other_counts(weights, rules.least_copies, len(start), int(counts.sum()))
-        tries = chain(((each, start) for each in others), ((counts, np.zeros_like(start)),))
-        for other, begin in tries:
-            packed = pack_layer(weights, other, begin, room, wanted)
-            if _imbalance(weights, packed) < least - rules.least_gain:
-                best, least = packed, _imbalance(weights, packed)
-        return best
+        tries = [pack_layer(weights, other, start, room, wanted) for other in others]
+        tries.append(pack_layer(weights, counts, np.zeros_like(start), room, wanted))
+        return min((best, *tries), key=lambda held: _imbalance(weights, held) + rules.load_cost * _loads(start, held))
 
     def _room(self, layer: int, counts: NDArray[np.int64], held: Held, is_pending: NDArray[np.bool_]) -> LayerRoom:
         """is_pending (layers): still to be placed, this one included. What the others of them will give up counts as
@@ -188,8 +185,11 @@ class _Planner:
 
     def _paying(self, held: Held) -> Held:
         """Layers that did nothing wrong before and have not become much better are as they were, if there is room."""
-        before, after = imbalances(self._weights, self._held), imbalances(self._weights, held)
-        for layer in np.flatnonzero(~self._broken(self._held) & (before - after < self._rules.least_gain)):
+        rules = self._rules
+        gain = imbalances(self._weights, self._held) - imbalances(self._weights, held)
+        loads = (held & ~self._held).sum(axis=(0, 2))
+        pays = gain >= rules.least_gain + rules.load_cost * loads
+        for layer in np.flatnonzero(~self._broken(self._held) & ~pays):
             as_it_was = held.copy()
             as_it_was[:, layer] = self._held[:, layer]
             if (as_it_was.sum(axis=(1, 2)) <= self._limits).all():
@@ -199,6 +199,10 @@ class _Planner:
 
 def _imbalance(weights: NDArray[np.float64], held: Held) -> float:
     return float(imbalances(weights[None], held[:, None])[0])
+
+
+def _loads(before: Held, after: Held) -> int:
+    return int((after & ~before).sum())
 
 
 def _weights(pairs: NDArray[np.floating], rules: PlacementRules) -> NDArray[np.float64]:
