@@ -7,6 +7,7 @@ sixty seconds see more than the limit, since a full bucket may be emptied while 
 Places (turns and sessions at once) are leases: those of a gateway that died are free again after `lease_seconds`.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
@@ -39,6 +40,8 @@ class Demand:
     amounts: Amounts = Amounts(requests=1)
     # Taken until it is settled.
     place: Place | None = "turn"
+    # Whoever takes a place for the same holder gets his, also from a gateway that died; empty for a place of its own.
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,15 @@ def limits_of(limits: TenantLimits) -> dict[Budget, int]:
 
 def places_of(limits: TenantLimits, place: Place) -> int | None:
     return limits.concurrent_turns if place == "turn" else limits.concurrent_sessions
+
+
+def reservation_id(demand: Demand) -> str:
+    """Of one holder all begin alike."""
+    return f"{prefix_of(demand)}{uuid.uuid4().hex}"
+
+
+def prefix_of(demand: Demand) -> str:
+    return f"{demand.holder}:" if demand.holder else ""
 
 
 def is_limited(limits: TenantLimits) -> bool:

@@ -31,8 +31,8 @@ local function keep(budget, level, limit)
 end
 """
 
-# ARGV: id, lease in ms, how long a reservation is remembered in ms, the limit of places (-1 for none),
-# then budget, limit and amount for each limited budget.
+# ARGV: id, lease in ms, how long a reservation is remembered in ms, the limit of places (-1 for none), what the ids of
+# those begin with whose place is taken over (empty for none), then budget, limit and amount for each limited budget.
 # Reply: [0] when reserved; [1] when no place is left; [2, index of the budget from 0, its level] when it is spent.
 RESERVE: Final = Script(
     _CLOCK
@@ -40,21 +40,28 @@ RESERVE: Final = Script(
     + """
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {0} end
 local levels = {}
-for at = 5, #ARGV, 3 do
+for at = 6, #ARGV, 3 do
   local limit, amount = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   levels[at] = level_of(ARGV[at], limit)
   if amount > 0 and (limit == 0 or levels[at] < math.min(amount, limit) * 60000) then
-    return {2, (at - 5) / 3, string.format('%.0f', levels[at])}
+    return {2, (at - 6) / 3, string.format('%.0f', levels[at])}
   end
 end
 local places = tonumber(ARGV[4])
 if KEYS[3] then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now))
-  if places >= 0 and redis.call('ZCARD', KEYS[3]) >= places then return {1} end
+  local mine = {}
+  if #ARGV[5] > 0 then
+    for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+      if string.sub(id, 1, #ARGV[5]) == ARGV[5] then mine[#mine + 1] = id end
+    end
+  end
+  if places >= 0 and redis.call('ZCARD', KEYS[3]) - #mine >= places then return {1} end
+  for _, id in ipairs(mine) do redis.call('ZREM', KEYS[3], id) end
   redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[2]), ARGV[1])
   redis.call('PEXPIRE', KEYS[3], ARGV[3])
 end
-for at = 5, #ARGV, 3 do
+for at = 6, #ARGV, 3 do
   local limit = tonumber(ARGV[at + 1])
   keep(ARGV[at], levels[at] - tonumber(ARGV[at + 2]) * 60000, limit)
 end

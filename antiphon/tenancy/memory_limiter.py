@@ -1,7 +1,6 @@
 """The limiter of one process, for tests and for a platform that is one process."""
 
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from antiphon.tenancy.limiter import (
     Standing,
     limits_of,
     places_of,
+    prefix_of,
+    reservation_id,
 )
 from antiphon.tenancy.refusals import budget_spent, places_taken
 
@@ -51,10 +52,10 @@ class MemoryLimiter:
             wait_ms = bucket.missing_ms(buckets[budget].level, limit, wanted)
             if wait_ms:
                 raise budget_spent(budget, limit, wanted, wait_ms)
-        self._require_place(state, limits, demand.place, now_ms)
+        self._require_place(state, limits, demand, now_ms)
         for budget, kept in buckets.items():
             kept.level -= bucket.full(demand.amounts.of(budget))
-        reservation = Reservation(uuid.uuid4().hex, tenant, limits, demand)
+        reservation = Reservation(reservation_id(demand), tenant, limits, demand)
         self._open.add(reservation.id)
         if demand.place is not None:
             state.places[demand.place][reservation.id] = now_ms + self._lease_ms
@@ -73,8 +74,10 @@ class MemoryLimiter:
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         until_ms = self._now_ms() + self._lease_ms
         for reservation in reservations:
-            if reservation.demand.place is not None and reservation.id in self._open:
-                self._tenants[reservation.tenant].places[reservation.demand.place][reservation.id] = until_ms
+            place = reservation.demand.place
+            held = self._tenants[reservation.tenant].places[place] if place is not None else {}
+            if reservation.id in held:
+                held[reservation.id] = until_ms
 
     async def standing(self, tenant: str, limits: TenantLimits) -> Standing:
         buckets = self._filled(self._tenants[tenant], limits, self._now_ms())
@@ -90,12 +93,15 @@ class MemoryLimiter:
             found[budget].fill(limit, now_ms)
         return found
 
-    def _require_place(self, state: _Tenant, limits: TenantLimits, place: Place | None, now_ms: int) -> None:
-        limit = places_of(limits, place) if place is not None else None
-        if place is None or limit is None:
+    def _require_place(self, state: _Tenant, limits: TenantLimits, demand: Demand, now_ms: int) -> None:
+        place, prefix = demand.place, prefix_of(demand)
+        if place is None:
             return
-        held = state.places[place]
+        held, limit = state.places[place], places_of(limits, place)
         for gone in [reservation for reservation, until_ms in held.items() if until_ms <= now_ms]:
             del held[gone]
-        if len(held) >= limit:
+        mine = [reservation for reservation in held if prefix and reservation.startswith(prefix)]
+        if limit is not None and len(held) - len(mine) >= limit:
             raise places_taken(place, limit)
+        for taken_over in mine:
+            del held[taken_over]

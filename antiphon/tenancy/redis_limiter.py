@@ -1,6 +1,5 @@
 """The limiter that all gateways share: one script reserves, one settles; limits hold however many ask at once."""
 
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, cast
@@ -9,7 +8,17 @@ from antiphon.storage.connection import Argument, Storage
 from antiphon.storage.keys import key_of
 from antiphon.tenancy import bucket
 from antiphon.tenancy.caller import TenantLimits
-from antiphon.tenancy.limiter import Amounts, Demand, Place, Reservation, Standing, limits_of, places_of
+from antiphon.tenancy.limiter import (
+    Amounts,
+    Demand,
+    Place,
+    Reservation,
+    Standing,
+    limits_of,
+    places_of,
+    prefix_of,
+    reservation_id,
+)
 from antiphon.tenancy.limiter_scripts import RENEW, RESERVE, SETTLE, STANDING
 from antiphon.tenancy.refusals import budget_spent, places_taken
 
@@ -24,9 +33,10 @@ class RedisLimiter:
         self._storage, self._lease_ms = storage, round(lease_seconds * 1e3)
 
     async def reserve(self, tenant: str, limits: TenantLimits, demand: Demand) -> Reservation:
-        reservation = Reservation(uuid.uuid4().hex, tenant, limits, demand)
+        reservation = Reservation(reservation_id(demand), tenant, limits, demand)
         places = places_of(limits, demand.place) if demand.place is not None else None
-        arguments: list[Argument] = [reservation.id, self._lease_ms, _REMEMBERED_MS, -1 if places is None else places]
+        most = -1 if places is None else places
+        arguments: list[Argument] = [reservation.id, self._lease_ms, _REMEMBERED_MS, most, prefix_of(demand)]
         budgets = limits_of(limits)
         for budget, limit in budgets.items():
             arguments += [budget, limit, demand.amounts.of(budget)]

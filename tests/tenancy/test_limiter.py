@@ -152,3 +152,19 @@ async def test_a_limit_that_is_lowered_holds_at_once(limiter: Limiter) -> None:
     await limiter.reserve("acme", TenantLimits(tokens_per_minute=1000), tokens(10))
     lower = TenantLimits(tokens_per_minute=100)
     assert (await limiter.standing("acme", lower))["tokens"].remaining == 100
+
+
+async def test_who_goes_on_for_a_holder_gets_his_place(limiter: Limiter) -> None:
+    limits = TenantLimits(concurrent_sessions=2)
+    mine, other = (Demand(Amounts(), "session", holder=holder) for holder in ("mine", "other"))
+    lost = await limiter.reserve("acme", limits, mine)
+    await limiter.reserve("acme", limits, other)
+    gone_on = await limiter.reserve("acme", limits, mine)
+    with pytest.raises(RateLimited):
+        await limiter.reserve("acme", limits, Demand(Amounts(), "session"))
+    await limiter.renew([lost])
+    await limiter.settle(lost, Amounts())
+    with pytest.raises(RateLimited):
+        await limiter.reserve("acme", limits, Demand(Amounts(), "session", holder="min"))
+    await limiter.settle(gone_on, Amounts())
+    await limiter.reserve("acme", limits, Demand(Amounts(), "session"))

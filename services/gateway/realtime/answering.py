@@ -130,7 +130,7 @@ class Answering:
         """Its journal had not begun, or is gone."""
         response = resumed.response
         if response.in_conversation and not resumed.has_begun:
-            return self.perform(self.session.again(response))
+            return self.perform([StartAnswer(response, tuple(self.session.items), after_speech=False)])
         failure = failure_of(error)
         return self.perform(self.session.close_answer(response.id, lambda answer: answer.failed(failure)))
 

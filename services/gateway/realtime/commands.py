@@ -14,10 +14,11 @@ from services.gateway.config import GatewaySettings
 from services.gateway.invalid_body import invalid_value
 from services.gateway.media_source import MediaBudget
 from services.gateway.realtime.config import RealtimeSettings
+from services.gateway.realtime.core.configuration import SessionConfig
 from services.gateway.realtime.core.items import SAMPLE_RATES_HZ, Item
 from services.gateway.realtime.core.outcomes import Outcomes
 from services.gateway.realtime.core.response import AnswerOptions
-from services.gateway.realtime.core.session import Session, SessionConfig
+from services.gateway.realtime.core.session import Session
 from services.gateway.realtime.dialect import client_events as sent
 from services.gateway.realtime.dialect import session_object
 from services.gateway.realtime.dialect.items import ItemReader

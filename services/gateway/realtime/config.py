@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.gateway.realtime.core.session import SessionLimits
+from services.gateway.realtime.core.configuration import SessionLimits
 
 
 class RealtimeSettings(BaseSettings):

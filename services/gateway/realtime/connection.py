@@ -64,6 +64,8 @@ _IDLE: Final = Closing(1000, "The session was idle for too long.", "session_idle
 _STOPPING: Final = Closing(1001, "This server is stopping. Connect again, to another one.")
 # "Service restart", in the registry of RFC 6455: an answer was still being given.
 _CUT: Final = Closing(1012, "This server is stopping. Connect again, to another one.")
+# Where the session is kept.
+_ADVICE: Final = " Name 'session_id' and 'last_event_id'."
 _STALLED: Final = Closing(1008, "The client reads too slowly.")
 _DEFECT: Final = Closing(1011, "The server failed. It is not your fault.")
 
@@ -268,8 +270,9 @@ class Connection:
         flushed = asyncio.ensure_future(self._outbox.flushed())
         await asyncio.wait([flushed, writer], timeout=_FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         await self._stop([flushed, writer])
+        reason = closing.reason + (_ADVICE if closing in (_STOPPING, _CUT) and self.keeping is not None else "")
         with suppress(OSError, RuntimeError):
-            await self._socket.close(closing.code, closing.reason[:_REASON_CHARACTERS])
+            await self._socket.close(closing.code, reason[:_REASON_CHARACTERS])
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """For as long as the connection lasts."""

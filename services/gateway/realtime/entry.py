@@ -13,7 +13,7 @@ from services.gateway.admission import Admission
 from services.gateway.config import GatewaySettings
 from services.gateway.realtime.commands import SessionJson, Terms
 from services.gateway.realtime.config import RealtimeSettings
-from services.gateway.realtime.core.session import SessionConfig
+from services.gateway.realtime.core.configuration import SessionConfig
 from services.gateway.realtime.dialect import session_object
 from services.gateway.realtime.dialect.frames import event_number
 from services.gateway.served_model import ServedModel

@@ -56,7 +56,7 @@ class RealtimeRoute:
             {names.GEN_AI_CONVERSATION_ID: session_id, names.HTTP_RESPONSE_STATUS_CODE: 101, names.TENANT: tenant}
         )
         self.setup.turns.gate.require_room(tenant)
-        async with self.setup.turns.admission.admit(entry.terms.caller, Demand(place="session")):
+        async with self.setup.turns.admission.admit(entry.terms.caller, Demand(place="session", holder=session_id)):
             entry, found = await self.setup.resumed(entry)
             await websocket.accept(entry.subprotocol, [(b"x-request-id", request_id.encode())])
             self.metrics.count_request("gateway", "101")

@@ -5,10 +5,11 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
+from services.gateway.realtime.core.configuration import SessionConfig, SessionLimits
 from services.gateway.realtime.core.items import InputText, UserItem
 from services.gateway.realtime.core.outcomes import Outcomes, ResponseCreated, StartAnswer
 from services.gateway.realtime.core.response import AnswerOptions
-from services.gateway.realtime.core.session import Session, SessionConfig, SessionLimits
+from services.gateway.realtime.core.session import Session
 from services.gateway.realtime.core.turn_detection import WINDOW_MS, TurnDetection
 
 OPTIONS: Final = AnswerOptions(instructions="", speaks=True, voice="ethan", encoding="pcm", max_answer_tokens=None)

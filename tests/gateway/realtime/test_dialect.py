@@ -13,7 +13,7 @@ from antiphon.tenancy.caller import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.realtime.commands import Terms
 from services.gateway.realtime.config import RealtimeSettings
-from services.gateway.realtime.core.session import SessionConfig
+from services.gateway.realtime.core.configuration import SessionConfig
 from services.gateway.realtime.core.turn_detection import TurnDetection
 from services.gateway.realtime.dialect.session_object import initial, merged
 from services.gateway.served_model import read_served_model

@@ -144,6 +144,38 @@ async def test_a_call_goes_on_within_its_arguments(
     assert added["item"]["call_id"] == response["output"][0]["call_id"]
 
 
+async def test_an_answer_that_was_begun_at_a_pause_goes_on_too(two: Two, fakes: Fakes, spoken_question: Any) -> None:
+    (one, _), (other, _) = two
+    whole = await undisturbed(other)
+    fakes.talker.behaviour.pause_seconds = 0.02
+    async with live(one) as client:
+        await client.speak(*spoken_question)
+        had = await lost_after(client, AUDIO, 4)
+    async with returning(other, had) as client:
+        assert (await rest(client))["status"] == "completed"
+    assert said(client.events) == said(whole)
+    assert numbers(client.events) == list(range(1, len(client.events) + 1))
+
+
+async def test_who_interrupts_a_response_that_went_on_had_heard_of_it_what_he_was_sent_before(
+    two: Two, fakes: Fakes, spoken_question: Any
+) -> None:
+    fakes.talker.frames_after_text = 10_000
+    (one, _), (other, _) = two
+    async with live(one) as client:
+        await ask(client)
+        await client.until(AUDIO)
+        await asyncio.sleep(1.0)
+        had = await lost_after(client, AUDIO, 30)
+    async with returning(other, had) as client:
+        await client.speak(*spoken_question)
+        done = await client.until("response.done")
+        assert done["response"]["status_details"]["reason"] == "turn_detected"
+        cut = await client.until("conversation.item.truncated")
+    assert cut["item_id"] == next(event["item_id"] for event in had if event["type"] == AUDIO)
+    assert cut["audio_end_ms"] >= 900, "a second went by before the gateway was lost"
+
+
 async def test_the_conversation_goes_on_behind_a_response_that_went_on(two: Two, fakes: Fakes) -> None:
     (one, _), (other, _) = two
     fakes.talker.behaviour.pause_seconds = 0.01

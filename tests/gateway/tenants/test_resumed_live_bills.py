@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from antiphon.tenancy.caller import TenantLimits
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import Live, live
 from tests.gateway.realtime.returning import lost_after, rest, returning, said
@@ -76,3 +77,18 @@ async def test_another_tenants_session_is_unknown_with_any_event(gateway: Tenant
     assert (raised.value.response.status_code, error["code"]) == (404, "session_not_found")
     async with returning(gateway.url, had, **by(acme)) as client:
         assert (await rest(client))["status"] == "completed"
+
+
+async def test_who_comes_back_has_the_places_that_he_had(gateway: TenantGateway) -> None:
+    """Although his gateway still holds them, as one that died does for a while."""
+    limits = TenantLimits(concurrent_sessions=1, concurrent_turns=1)
+    key = await gateway.enrol("acme", limits)
+    async with live(gateway.url, **by(key)) as older:
+        await ask(older)
+        await older.until(AUDIO)
+        async with returning(gateway.url, list(older.events), **by(key)) as client:
+            assert (await rest(client))["status"] == "completed"
+            with pytest.raises(InvalidStatus) as raised:
+                async with live(gateway.url, **by(key)):
+                    pass
+            assert raised.value.response.status_code == 429

@@ -5,14 +5,15 @@ that cannot be followed raises InvalidInput and changes nothing. Moments are sec
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from antiphon.errors import InvalidInput
 from services.gateway.realtime.core.answer import Answer, MakeId
 from services.gateway.realtime.core.answers import Answers
+from services.gateway.realtime.core.configuration import SessionConfig, SessionLimits
 from services.gateway.realtime.core.ears import Ears, SoundGrew, TurnBegan, TurnDone, TurnPaused, TurnWentOn
 from services.gateway.realtime.core.foresight import Foresight
-from services.gateway.realtime.core.items import Encoding, InputSound, Item, ItemList, UserItem
+from services.gateway.realtime.core.items import InputSound, Item, ItemList, UserItem
 from services.gateway.realtime.core.outcomes import (
     BufferCleared,
     BufferCommitted,
@@ -27,7 +28,6 @@ from services.gateway.realtime.core.outcomes import (
     SessionUpdated,
     SpeechStarted,
     SpeechStopped,
-    StartAnswer,
     StopAnswer,
     Transcribe,
     Transcribed,
@@ -36,30 +36,6 @@ from services.gateway.realtime.core.outcomes import (
 from services.gateway.realtime.core.playing import Playing
 from services.gateway.realtime.core.response import AnswerOptions, Failure, Response, StopReason, Usage
 from services.gateway.realtime.core.truncation import truncated
-from services.gateway.realtime.core.turn_detection import TurnDetection
-
-
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
-    answers: AnswerOptions
-    input_encoding: Encoding
-    turn_detection: TurnDetection | None
-    transcribes: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    buffer_seconds: float
-    # Kept of what comes before somebody speaks.
-    quiet_seconds: float
-    # Less cannot be committed.
-    least_commit_ms: float
-    items: int
-    item_bytes: int
-    # At one time, beside the conversation.
-    side_responses: int
-    # Of the next prompt, what is known of it is told before it is asked.
-    tells_beginnings: bool = False
 
 
 class Session:
@@ -210,10 +186,6 @@ class Session:
         """A response that was being given elsewhere; ids: that it made there. Whoever tells it again what it was given
         drops what comes of that: its client knows."""
         return self._answers.resume(response, ids)
-
-    def again(self, response: Response) -> Outcomes:
-        """The same of which nothing was told but that it began."""
-        return [StartAnswer(response, tuple(self.items), after_speech=False)]
 
     def heard_by(self, response_id: str, moment: float) -> None:
         """When a listener will have heard all that was said to him in a response."""

@@ -10,9 +10,9 @@ from pydantic import Field, JsonValue
 
 from antiphon.errors import InvalidInput
 from services.gateway.realtime.config import RealtimeSettings
+from services.gateway.realtime.core.configuration import SessionConfig
 from services.gateway.realtime.core.items import Encoding
 from services.gateway.realtime.core.response import AnswerOptions, Tool
-from services.gateway.realtime.core.session import SessionConfig
 from services.gateway.realtime.core.turn_detection import TurnDetection
 from services.gateway.realtime.dialect.part import Nullable, Part
 from services.gateway.realtime.dialect.truncation_choice import TruncationChoice, truncation_of
