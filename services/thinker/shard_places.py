@@ -1,9 +1,6 @@
 """Where expert shards are, how they are spoken to, and which host is this process's."""
 
-import asyncio
-import logging
-import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from antiphon.errors import InvalidInput
@@ -12,10 +9,9 @@ from antiphon.wire.channels import Channels
 from antiphon.wire.expert_links.client import ExpertsClient
 from antiphon.wire.expert_links.host import this_host
 from antiphon.wire.expert_links.limits import LinkLimits
+from antiphon.wire.expert_links.named_shards import NamedShards, ShardAddresses
 from services.thinker.config import ThinkerSettings
-from services.thinker.shard_watch import ShardAddresses, ShardNetwork
-
-_LOG = logging.getLogger(__name__)
+from services.thinker.shard_watch import ShardNetwork
 
 
 async def _nothing() -> None:
@@ -43,28 +39,3 @@ def shard_places(settings: ThinkerSettings, addresses: ShardAddresses | None = N
     channels, host_id = Channels(), remote.host_id or this_host()
     client = ExpertsClient(channels, limits, host_id=host_id)
     return ShardPlaces(client, addresses or NamedShards(remote.addresses.split(",")), host_id, channels.close)
-
-
-class NamedShards:
-    """Of a name every host for which it stands now, each a shard."""
-
-    def __init__(self, targets: Sequence[str]) -> None:
-        self._targets = [each.strip() for each in targets if each.strip()]
-
-    async def __call__(self) -> Sequence[str]:
-        found = await asyncio.gather(*map(_resolved, self._targets))
-        return [address for each in found for address in each]
-
-
-async def _resolved(target: str) -> list[str]:
-    """None while nobody knows the name."""
-    host, _, port = target.rpartition(":")
-    if target.startswith("unix:") or not host or not port.isdecimal():
-        return [target]
-    try:
-        known = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except OSError as error:
-        _LOG.debug("The name of the expert shards at %s is not known now: %s", target, error)
-        return []
-    addresses = dict.fromkeys(str(each[4][0]) for each in known)
-    return [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in addresses]
