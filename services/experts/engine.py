@@ -109,8 +109,7 @@ class ExpertsEngine:
         when its time is over before, Conflict without an expert, and Unavailable when the shard stops."""
         if self.is_stopping:
             raise Unavailable("The expert shard is stopping. Call another copy.")
-        self._turns.take(arrived + min(timeout_seconds, _LONGEST_CALL_SECONDS))
-        try:
+        with self.turn(arrived + min(timeout_seconds, _LONGEST_CALL_SECONDS)):
             began = time.monotonic()
             compute = weighted_pairs if call.result is ExpertResult.PAIRS else summed_pairs
             try:
@@ -120,6 +119,13 @@ class ExpertsEngine:
             computed = ComputedCall(arrived, began, time.monotonic())
             self._meter.add(computed, len(call.pairs.experts))
             return computed
+
+    @contextmanager
+    def turn(self, deadline: float) -> Iterator[None]:
+        """Nothing else is computed for as long as the block lasts. Raises DeadlineExceeded."""
+        self._turns.take(deadline)
+        try:
+            yield
         finally:
             self._turns.give()
 

@@ -43,7 +43,7 @@ _BEYOND_LINKS: Final = 16
 class UnixServer:
     def __init__(self, engine: ExpertsEngine, shard_id: str, path: Path) -> None:
         """Listens from `start` on."""
-        self._engine, self._shard_id, self.path = engine, shard_id, path
+        self.engine, self.shard_id, self.path = engine, shard_id, path
         self._most = engine.settings.links + _BEYOND_LINKS
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._open: dict[socket.socket, threading.Thread] = {}
@@ -97,7 +97,7 @@ class UnixServer:
             with ExitStack() as stack:
                 memory = self._let_in(opened, stack)
                 if memory is not None:
-                    _Conversation(self._engine, opened, memory).run()
+                    _Conversation(self.engine, opened, memory).run()
         except OSError:
             return  # the trunk is gone
         finally:
@@ -112,24 +112,24 @@ class UnixServer:
         try:
             _require_same_user(opened)
             memory = self._memory(packet, descriptors)
-            stack.enter_context(self._engine.link())
+            stack.enter_context(self.engine.link())
         except AntiphonError as error:
-            opened.send(OpenResponse(shard_id=self._shard_id, refusal=error.message).SerializeToString())
+            opened.send(OpenResponse(shard_id=self.shard_id, refusal=error.message).SerializeToString())
             return None
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         set_receive_timeout(opened, 0.0)
-        opened.send(OpenResponse(shard_id=self._shard_id).SerializeToString())
+        opened.send(OpenResponse(shard_id=self.shard_id).SerializeToString())
         return memory
 
     def _memory(self, packet: bytes, descriptors: list[int]) -> Tensor:
         request = _decoded_open(packet)
-        if request.shard_id != self._shard_id:
+        if request.shard_id != self.shard_id:
             raise InvalidInput("Another shard was meant: this one has taken its place. Ask it to describe itself.")
         if len(descriptors) != 1:
             raise InvalidInput("Expected the descriptor of shared memory beside the first message; came none.")
-        most_bytes = self._engine.settings.shared_memory_mb << 20
+        most_bytes = self.engine.settings.shared_memory_mb << 20
         shared_memory.require_sealed(descriptors[0], request.memory_bytes, most_bytes=most_bytes)
         return shared_memory.mapped(descriptors[0], request.memory_bytes)
 

@@ -31,8 +31,7 @@ class UnixLink:
 
     def __init__(self, opened: socket.socket, memory: Tensor, layout: MemoryLayout, data_type: str) -> None:
         """opened: a blocking socket on which the shard has agreed to the memory, uint8 (bytes)."""
-        self._socket: socket.socket | None = opened
-        self._memory = CallMemory(memory, layout)
+        self._open: tuple[socket.socket, CallMemory] | None = opened, CallMemory(memory, layout)
         hidden, pair_rows, pair_experts, weights, result, _ = layout.offsets
         self._request = ComputeRequest(
             shared=SharedRows(
@@ -49,8 +48,8 @@ class UnixLink:
         self.timings = CallTimings()
 
     def send(self, call: ExpertCall, *, timeout_seconds: float) -> None:
-        opened = self._opened()
-        self._awaited = self._memory.write(call)
+        opened, memory = self._require_open()
+        self._awaited = memory.write(call)
         self._deadline = time.monotonic() + timeout_seconds
         request = self._request
         request.sequence += 1
@@ -64,7 +63,7 @@ class UnixLink:
             raise Unavailable(_GONE) from error
 
     def receive(self) -> Tensor:
-        opened, awaited = self._opened(), self._awaited
+        (opened, _), awaited = self._require_open(), self._awaited
         if awaited is None:
             raise RuntimeError("receive() without a call that is under way")
         self._awaited = None
@@ -81,14 +80,14 @@ class UnixLink:
 
     def close(self) -> None:
         """Idempotent. The memory goes with the latest result."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = None
+        if self._open is not None:
+            self._open[0].close()
+        self._open = self._awaited = None
 
-    def _opened(self) -> socket.socket:
-        if self._socket is None:
+    def _require_open(self) -> tuple[socket.socket, CallMemory]:
+        if self._open is None:
             raise Unavailable("This link to an expert shard is closed. Open a new one.")
-        return self._socket
+        return self._open
 
 
 def require_answer(response: ComputeResponse, sequence: int, outcome: str) -> None:
