@@ -25,6 +25,9 @@ class SessionSettings(BaseSettings):
     turn_record_bytes: int = Field(16 << 20, gt=0)
     # Ids and frames: five minutes of speech are 120 KB.
     turn_progress_bytes: int = Field(1 << 20, gt=0)
+    # Of one tenant together, those that are over included until they are forgotten. An answer that there is no room
+    # for is given all the same, but cannot go on elsewhere; one whose progress has no room goes on from what there is.
+    turn_journal_bytes: int = Field(256 << 20, gt=0)
     turn_seconds: float = Field(900.0, gt=0)
     # How long ids and frames may wait to be written together.
     turn_write_seconds: float = Field(0.1, gt=0)

@@ -39,8 +39,9 @@ class TurnWriter(Protocol):
     """The one who may write a turn, until another takes it over: then all raise Conflict. One call at a time."""
 
     async def append(self, progress: Progress) -> None:
-        """What follows on what was appended before. Raises TooLarge, NotFound when it expired, Unavailable; after
-        the last it may be called again with the same, or with more behind it."""
+        """What follows on what was appended before. Raises TooLarge, also where all of the tenant's are too large,
+        NotFound when it expired, Unavailable; after the last it may be called again with the same, or with more
+        behind it."""
         ...
 
     async def finish(self) -> None:
@@ -60,7 +61,7 @@ class TurnJournal(Protocol):
     """Of each tenant its own. All raise Unavailable when the storage is away."""
 
     async def begin(self, tenant: str, turn_id: str, record: bytes) -> TurnWriter:
-        """Raises Conflict for an id in use, TooLarge."""
+        """Raises Conflict for an id in use, TooLarge for a record beyond its bound or the tenant's."""
         ...
 
     async def size_bytes(self, tenant: str, turn_id: str) -> int:
@@ -80,12 +81,16 @@ class MemoryTurnJournal:
     def __init__(self, settings: SessionSettings, now_seconds: Callable[[], float] = time) -> None:
         self._settings = settings
         # The fence is who may write: it goes up with each who takes over.
-        self._kept = ExpiringMap[tuple[int, JournalledTurn]](settings.turn_seconds, now_seconds=now_seconds)
+        self._kept = ExpiringMap[tuple[int, JournalledTurn]](
+            settings.turn_seconds, lambda kept: kept[1].size_bytes, now_seconds
+        )
 
     async def begin(self, tenant: str, turn_id: str, record: bytes) -> TurnWriter:
         require_record_fits(record, self._settings)
         if self._kept.get(tenant, turn_id, refresh=False) is not None:
             raise turn_begun()
+        if self._kept.size(tenant) + len(record) > self._settings.turn_journal_bytes:
+            raise journals_full(self._settings)
         self._kept.put(tenant, turn_id, (1, JournalledTurn(record)))
         return _MemoryTurnWriter(self._kept, self._settings, tenant, turn_id, fence=1)
 
@@ -124,6 +129,8 @@ class _MemoryTurnWriter:
         longer = Progress.joined((turn.progress, progress))
         if longer.size_bytes > self._settings.turn_progress_bytes:
             raise progress_too_large(longer.size_bytes, self._settings)
+        if self._kept.size(self._tenant) + progress.size_bytes > self._settings.turn_journal_bytes:
+            raise journals_full(self._settings)
         self._kept.put(self._tenant, self._turn_id, (self._fence, replace(turn, progress=longer)))
 
     async def finish(self) -> None:
@@ -152,6 +159,13 @@ def require_record_fits(record: bytes, settings: SessionSettings) -> None:
 
 def progress_too_large(size_bytes: int, settings: SessionSettings) -> TooLarge:
     return TooLarge(f"The journal of a turn has at most {settings.turn_progress_bytes} bytes; came {size_bytes}.")
+
+
+def journals_full(settings: SessionSettings) -> TooLarge:
+    return TooLarge(
+        f"The journals of a tenant's turns have at most {settings.turn_journal_bytes} bytes together; this one does "
+        f"not fit any more. They are forgotten {settings.turn_seconds:g} seconds after their last use."
+    )
 
 
 def unknown_turn() -> NotFound:

@@ -13,6 +13,7 @@ from antiphon.errors import AntiphonError, AtCapacity, Conflict, Unavailable
 from antiphon.sessions.progress import Progress
 from antiphon.sessions.settings import SessionSettings
 from antiphon.sessions.turn_journal import TurnWriter
+from antiphon.telemetry.metrics import process_metrics
 
 _LOG = logging.getLogger(__name__)
 # While the storage is away; a turn writes again as soon as it is back.
@@ -39,7 +40,7 @@ class TurnRecorder:
         progress = Progress(ids) if frames is None else Progress(ids, frames.astype(np.int16))
         self._recorded_bytes += progress.size_bytes
         if self._recorded_bytes > self._settings.turn_progress_bytes:
-            self._give_up("the turn is longer than a journal may be")
+            self._cut("the turn is longer than a journal may be")
         if progress and not self.has_given_up:
             self._waiting.append(progress)
             self._has_waiting.set()
@@ -68,7 +69,12 @@ class TurnRecorder:
         except (Unavailable, AtCapacity):
             await asyncio.sleep(_PAUSE_SECONDS)
         except AntiphonError as error:
-            self._give_up(error.message)
+            self._cut(error.message)
+
+    def _cut(self, why: str) -> None:
+        if not self.has_given_up:
+            process_metrics().cut_journals.inc()
+        self._give_up(why)
 
     def _give_up(self, why: str) -> None:
         if not self.has_given_up:
@@ -108,4 +114,6 @@ async def _quietly_end(recorder: TurnRecorder, writer: TurnWriter, *, is_finishe
         if is_finished:
             await writer.finish()
     except AntiphonError as error:
+        if not isinstance(error, Conflict):
+            process_metrics().cut_journals.inc()
         _LOG.warning("The end of a turn was not journalled: %s", error.message)

@@ -73,6 +73,11 @@ class Metrics:
             ("stage",),
             registry=self.registry,
         )
+        self.cut_journals = Counter(
+            names.METRIC_CUT_JOURNALS,
+            "Turns that went on while their journal did not: they cannot go on elsewhere, or only from where it ends.",
+            registry=self.registry,
+        )
         self.tenants = TenantMetrics(self.registry)
         self._speculative_turns = Counter(
             names.METRIC_SPECULATIVE_TURNS,

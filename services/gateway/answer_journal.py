@@ -72,8 +72,10 @@ class AnswerJournals:
     async def begun(
         self, tenant: str, answer_id: str, turn: KeptTurn, usage: TurnUsage
     ) -> AsyncIterator[AnswerJournal]:
-        """usage: of the turn, as it grows. When the block is left it is charged to whoever still has the turn."""
-        async with self._kept(self._begin(tenant, answer_id, turn), Progress(), usage, is_new=True) as journal:
+        """usage: of the turn, as it grows. Begins when its prompt is built: what is refused before is not kept. When
+        the block is left the turn is charged to whoever still has it."""
+        begins = self._begin(tenant, answer_id, turn, usage.prompt_is_built)
+        async with self._kept(begins, Progress(), usage, usage.prompt_is_built) as journal:
             yield journal
 
     async def find(self, tenant: str, answer_id: str, take_room: Callable[[int], None]) -> KeptTurn:
@@ -90,10 +92,11 @@ class AnswerJournals:
         """From now on nobody else gives this answer. Raises NotFound."""
         turn, writer = await self.journal.take_over(tenant, answer_id)
         usage.charged = turn.charged
-        async with self._kept(_at_once(writer), turn.progress, usage, is_new=False) as journal:
+        async with self._kept(_at_once(writer), turn.progress, usage) as journal:
             yield journal
 
-    async def _begin(self, tenant: str, answer_id: str, turn: KeptTurn) -> TurnWriter:
+    async def _begin(self, tenant: str, answer_id: str, turn: KeptTurn, may_begin: asyncio.Event) -> TurnWriter:
+        await may_begin.wait()
         names = [MediumName.of(medium, await self.media.put(tenant, medium.data)) for medium in turn.request.media]
         record = TurnRecord(replace(turn.request, media=()), tuple(names), turn.default_answer_tokens, turn.telling)
         packed = await _beside_the_loop(_text_characters(record.request), pack_record, record)
@@ -101,14 +104,23 @@ class AnswerJournals:
 
     @asynccontextmanager
     async def _kept(
-        self, opening: Coroutine[Any, Any, TurnWriter], known: Progress, usage: TurnUsage, *, is_new: bool
+        self,
+        opening: Coroutine[Any, Any, TurnWriter],
+        known: Progress,
+        usage: TurnUsage,
+        may_begin: asyncio.Event | None = None,
     ) -> AsyncIterator[AnswerJournal]:
+        """may_begin: of a new one."""
         writer = _LateWriter(asyncio.create_task(opening, name="turn journal begins"))
         try:
             async with recording(writer, self.settings, lambda: usage.finish_reason is not None) as recorder:
                 yield AnswerJournal(writer, recorder, known)
         except BaseException:
-            await _close(writer, usage, is_empty=is_new and not (usage.text_tokens or usage.audio_tokens))
+            if may_begin is not None and not may_begin.is_set():
+                await writer.abandon()
+            else:
+                is_empty = may_begin is not None and not (usage.text_tokens or usage.audio_tokens)
+                await _close(writer, usage, is_empty=is_empty)
             raise
         await _close(writer, usage, is_empty=False)
 
@@ -122,6 +134,11 @@ class _LateWriter:
     @property
     def is_open(self) -> bool:
         return self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None
+
+    async def abandon(self) -> None:
+        """It has not begun, and will not."""
+        self.opening.cancel()
+        await asyncio.wait({self.opening})
 
     async def append(self, progress: Progress) -> None:
         await (await self._writer()).append(progress)

@@ -1,6 +1,7 @@
 """What a turn has taken so far, whole at whatever moment it ends: it is what a tenant pays for."""
 
-from dataclasses import dataclass, replace
+import asyncio
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from antiphon.prompt.prompt import TokenCounts
@@ -17,6 +18,8 @@ _NOT_CHARGED: Final = Charged(0, 0, 0)
 @dataclass(slots=True)
 class TurnUsage:
     prompt: TokenCounts = _NOTHING
+    # The turn can be answered: its media are what they should be, and its prompt fits.
+    prompt_is_built: asyncio.Event = field(default_factory=asyncio.Event)
     # Of the prompt.
     cached_tokens: int = 0
     # Written by the Thinker, thoughts included.

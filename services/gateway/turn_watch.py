@@ -54,6 +54,7 @@ class TurnWatch:
 
     def prompt_built(self, counts: TokenCounts, audio_seconds: float) -> None:
         self.usage.prompt, self.usage.audio_in_ms = counts, round(audio_seconds * 1e3)
+        self.usage.prompt_is_built.set()
 
     def prompt_cached(self, tokens: int) -> None:
         self.usage.cached_tokens += tokens

@@ -131,6 +131,58 @@ async def test_record_and_progress_have_bounds(opened: Opened) -> None:
         await writer.append(progress(3))
 
 
+async def test_the_journals_of_a_tenant_have_a_bound_together(opened: Opened) -> None:
+    journal = opened(turn_journal_bytes=40).journal
+    first = await journal.begin("acme", "turn_1", bytes(10))
+    second = await journal.begin("acme", "turn_2", bytes(10))
+    await first.append(progress(1, 2, 3))
+    with pytest.raises(TooLarge, match="at most 40 bytes together"):
+        await second.append(progress(1, 2, 3))
+    with pytest.raises(TooLarge, match="at most 40 bytes together"):
+        await journal.begin("acme", "turn_3", bytes(10))
+    await second.append(progress(1, 2))
+    assert (await journal.read("acme", "turn_1")).progress == progress(1, 2, 3)
+    assert (await journal.read("acme", "turn_2")).progress == progress(1, 2)
+    await (await journal.begin("other", "turn_1", bytes(40))).finish()
+
+
+async def test_a_full_journal_is_ended_charged_and_taken_over_all_the_same(opened: Opened) -> None:
+    journal = opened(turn_journal_bytes=14).journal
+    first = await journal.begin("acme", "turn_1", bytes(10))
+    await first.append(progress(1))
+    turn, second = await journal.take_over("acme", "turn_1")
+    assert turn.progress == progress(1)
+    with pytest.raises(TooLarge):
+        await second.append(progress(2))
+    await second.charge(Charged(1, 0, 0))
+    await second.finish()
+    assert (await journal.read("acme", "turn_1")).is_finished
+
+
+async def test_a_turn_that_is_dropped_leaves_its_room_to_others(opened: Opened) -> None:
+    journal = opened(turn_journal_bytes=30).journal
+    first = await journal.begin("acme", "turn_1", bytes(10))
+    await first.append(progress(1, 2, 3, 4, 5))
+    await first.drop()
+    again = await journal.begin("acme", "turn_1", bytes(10))
+    await again.append(progress(1, 2, 3, 4, 5))
+    with pytest.raises(TooLarge):
+        await journal.begin("acme", "turn_2", bytes(1))
+
+
+async def test_turns_that_were_forgotten_leave_their_room_to_others(opened: Opened) -> None:
+    journal = opened(turn_journal_bytes=20, turn_seconds=0.4).journal
+    await journal.begin("acme", "turn_1", bytes(10))
+    await asyncio.sleep(0.25)
+    kept = await journal.begin("acme", "turn_2", bytes(10))
+    await asyncio.sleep(0.25)
+    await kept.charge(Charged(0, 0, 0))
+    last = await journal.begin("acme", "turn_3", bytes(6))
+    await last.append(progress(1))
+    with pytest.raises(TooLarge):
+        await last.append(progress(2))
+
+
 async def test_a_turn_is_forgotten_some_time_after_its_last_write(opened: Opened) -> None:
     journal = opened(turn_seconds=0.4).journal
     writer = await journal.begin("acme", "turn_1", b"asked")
