@@ -239,7 +239,7 @@ class RemoteExperts:
     """Of one layer."""
 
     def __init__(self, layer: int, caller: ExpertCaller) -> None:
-        self._layer, self._caller = layer, caller
+        self.layer, self._caller = layer, caller
 
     def __call__(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
-        return self._caller.compute(self._layer, hidden, expert_ids, weights)
+        return self._caller.compute(self.layer, hidden, expert_ids, weights)
