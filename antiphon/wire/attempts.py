@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random
 from typing import Generic
 
 from opentelemetry import trace
@@ -33,6 +34,14 @@ class Surroundings:
     channels: Channels
     liveness: Liveness
     limits: CallLimits
+    # In tests of a known seed.
+    random: Random = field(default_factory=Random, compare=False)
+
+    def pause_seconds(self, attempts: int) -> float:
+        """Before an address is tried again, after so many attempts: anything up to a time that grows with them, so that
+        calls which one failure ended together do not come back together."""
+        longest = self.limits.retry_pause_seconds * attempts
+        return self.random.uniform(0.0, min(longest, self.limits.longest_pause_seconds))
 
     async def locate(self, stage: StageName, tried: list[str], affinity: bytes) -> str:
         """Not one of those tried, if there is another; of the others rather one that has not failed lately."""
@@ -119,7 +128,7 @@ class Attempts(Generic[RequestT, ResponseT]):
         if following in self._tried:
             if isinstance(error, AtCapacity) and not self._has_answered:
                 raise error
-            await asyncio.sleep(self._limits.retry_pause_seconds * len(self._tried))
+            await asyncio.sleep(self._around.pause_seconds(len(self._tried)))
         return following
 
     def _tell(self, error: AntiphonError, address: str) -> None:

@@ -14,7 +14,9 @@ class CallLimits(BaseSettings):
     moves: int = Field(8, ge=0)
     # Replicas that broke while they worked on it: it may be why.
     breaks: int = Field(1, ge=0)
-    retry_pause_seconds: float = Field(0.2, ge=0)
+    # Before an address is tried again: at random up to so long for each attempt before, and at most the other time.
+    retry_pause_seconds: float = Field(0.4, ge=0)
+    longest_pause_seconds: float = Field(5.0, ge=0)
     # Requests kept for another attempt; bulk beyond it is made again by whoever can.
     max_replay_bytes: int = Field(8 << 20, gt=0)
     # An address that is not reached in this time is passed over.

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -12,9 +13,12 @@ from antiphon import errors
 from antiphon.hosting import fakes
 from antiphon.hosting.grpc_server import ServerLimits, serving
 from antiphon.v1.talker_service_pb2 import SpeakRequest
+from antiphon.wire.attempts import Surroundings
+from antiphon.wire.channels import Channels
 from antiphon.wire.clients import CallLimits, StageCaller
 from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.fakes import Behaviour, FakeCodec, FakeEncoders, FakeTalker, FakeThinker
+from antiphon.wire.liveness import Liveness
 from antiphon.wire.stages import Stages
 from tests.hosting import requests
 
@@ -108,6 +112,31 @@ async def test_a_server_that_comes_back_between_attempts_is_used(tmp_path: Path)
     stages = Stages(FakeEncoders(), FakeThinker(), FakeTalker(), FakeCodec())
     async with serving(fakes.hosted(stages), address, LIMITS), caller:
         assert await task == 7
+
+
+def surroundings(seed: int, **limits: float) -> Surroundings:
+    known = CallLimits(**limits)  # type: ignore[arg-type]
+    channels = Channels()
+    random = Random(seed)  # noqa: S311 - nothing is protected by it
+    return Surroundings(StaticDirectory({}), channels, Liveness(channels, known), known, random)
+
+
+def test_pauses_before_a_retry_differ_between_calls_and_grow_with_attempts_up_to_a_bound() -> None:
+    around = surroundings(0, retry_pause_seconds=0.4, longest_pause_seconds=1.0)
+    for attempts, longest in ((1, 0.4), (2, 0.8), (3, 1.0), (50, 1.0)):
+        pauses = [around.pause_seconds(attempts) for _ in range(500)]
+        assert 0 <= min(pauses) < 0.05 * longest
+        assert 0.95 * longest < max(pauses) <= longest
+        assert abs(sum(pauses) / 500 - longest / 2) < 0.1 * longest
+
+
+def test_pauses_of_one_seed_are_the_same_and_of_two_calls_not() -> None:
+    first, again, other = (
+        [around.pause_seconds(1) for _ in range(4)] for around in (surroundings(1), surroundings(1), surroundings(2))
+    )
+    assert first == again
+    assert first != other
+    assert len(set(first)) == 4
 
 
 async def test_an_unknown_stage_names_itself() -> None:
