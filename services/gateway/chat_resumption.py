@@ -55,7 +55,7 @@ class ResumptionRoute:
             # Its own record: the one with the answer's id may be there already.
             metered = MeteredRequest(CHAT_PATH, self.model.model_id, f"{answer_id}.{secrets.token_hex(4)}")
             admitted = await opened.enter_async_context(
-                self.admission.admit(caller, demand_of(asked.request), watch.usage, metered)
+                self.admission.admit(caller, demand_of(asked.request, answer_id), watch.usage, metered)
             )
             describe(asked, self.model, is_streamed=True)
             stream = AdmittedAnswer(request, caller, asked, watch, admitted)

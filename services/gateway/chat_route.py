@@ -58,7 +58,7 @@ class ChatRoute:
             asked = await self._asked(body, caller)
             metered = MeteredRequest(CHAT_PATH, self.model.model_id, asked.identity.answer_id)
             admitted = await opened.enter_async_context(
-                self.admission.admit(caller, demand_of(asked.request), watch.usage, metered)
+                self.admission.admit(caller, demand_of(asked.request, asked.identity.answer_id), watch.usage, metered)
             )
             describe(asked, self.model, is_streamed=bool(body.stream))
             answer = AdmittedAnswer(request, caller, asked, watch, admitted)

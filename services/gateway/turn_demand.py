@@ -22,12 +22,14 @@ _MS_PER_AUDIO_TOKEN: Final = 80
 _PICTURE_TOKENS: Final = 1024
 
 
-def demand_of(asked: TurnRequest) -> Demand:
+def demand_of(asked: TurnRequest, holder: str = "") -> Demand:
+    """holder: of its place, which whoever goes on with the turn elsewhere takes over."""
     sound_ms = sum(len(m.data) for m in asked.media if m.modality == MODALITY_AUDIO) // _SOUND_BYTES_PER_MS
     speech_ms = _speech_ms(asked)
     answer_tokens = asked.max_answer_tokens or _USUAL_ANSWER_TOKENS
     tokens = _text_tokens(asked) + _media_tokens(asked, sound_ms) + answer_tokens + speech_ms // _MS_PER_FRAME
-    return Demand(Amounts(requests=1, tokens=tokens, audio_in_ms=sound_ms, audio_out_ms=speech_ms))
+    amounts = Amounts(requests=1, tokens=tokens, audio_in_ms=sound_ms, audio_out_ms=speech_ms)
+    return Demand(amounts, holder=holder)
 
 
 def _text_tokens(asked: TurnRequest) -> int:

@@ -98,8 +98,8 @@ class TurnOpener:
         caller = await account.renew()
         asked = with_seeds(on_behalf_of(caller, asked)) if begun is None else begun.asked
         metered = MeteredRequest(_ENDPOINT, self.admission.model_id, turn_id)
-        # Of a response that goes on, whoever gave it before gives its place to this one.
-        demand = replace(demand_of(asked), holder=turn_id.partition(".")[0])
+        # Its name is the response's own, wherever it goes on.
+        demand = demand_of(asked, turn_id.partition(".")[0])
         demand = demand if takes_place else replace(demand, place=None)
         place = self.gate.turn(watch, caller.tenant) if takes_place else self.gate.ahead()
         with place, tracing.of_tenant(caller.tenant):

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from antiphon.tenancy.caller import TenantLimits
 from antiphon.tenancy.usage_log import UsageRecord
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes, assert_envelope
@@ -79,6 +80,18 @@ async def test_who_took_an_answer_over_is_charged_with_all_of_it(gateway: Tenant
     taken = await gateway.records("taken")
     assert len(taken) == 1
     assert sums(taken) == sums(await gateway.records("once"))
+
+
+async def test_who_goes_on_has_the_place_that_the_answer_had(gateway: TenantGateway) -> None:
+    """Although its gateway still holds it, as one that died does for a while."""
+    first, second = Heard(), Heard()
+    key = await gateway.enrol("acme", TenantLimits(concurrent_turns=1))
+    async with gateway.client(key) as client, client.stream("POST", CHAT, json=ASKED) as stream:
+        first.read(await beginning(stream.aiter_text(), 15))
+        assert (await client.post(CHAT, json=ASKED)).status_code == 429
+        second.events, second.last_id = first.events[:], first.last_id
+        await hear(client, second)
+    assert second.is_done
 
 
 async def test_nobody_is_charged_with_sound_that_was_never_made(gateway: TenantGateway) -> None:
