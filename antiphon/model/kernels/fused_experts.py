@@ -35,16 +35,22 @@ class _Tiles:
 
 class FusedExperts:
     """gate_up (experts, 2 * expert width, width) with the gate's rows first, down (experts, width, expert width), as
-    they are stored: each output's weights lie together, which suits few rows and many."""
+    they are stored: each output's weights lie together, which suits few rows and many. layer_experts: how many there
+    are in the layer, of which these may be some."""
 
-    def __init__(self, gate_up: Tensor, down: Tensor) -> None:
+    def __init__(self, gate_up: Tensor, down: Tensor, layer_experts: int | None = None) -> None:
         self._gate_up, self._down = gate_up.contiguous(), down.contiguous()
         self._experts, self._width, self._expert_width = down.shape
+        self._layer_experts = layer_experts or self._experts
 
-    def __call__(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor, *, step_pairs: int | None = None) -> Tensor:
+        """step_pairs: (row, expert) pairs of the whole layer, of which these may be some. Kernels and tiles follow from
+        it, so that a pair's rounding does not depend on how many of the others are here."""
         hidden, expert_ids, weights = hidden.contiguous(), expert_ids.contiguous(), weights.contiguous()
-        few = expert_ids.numel() <= self._experts * _FEW_PAIRS_PER_EXPERT
-        return (self._pair_by_pair if few else self._expert_by_expert)(hidden, expert_ids, weights)
+        pairs = step_pairs or expert_ids.numel()
+        if pairs <= self._layer_experts * _FEW_PAIRS_PER_EXPERT:
+            return self._pair_by_pair(hidden, expert_ids, weights)
+        return self._expert_by_expert(hidden, expert_ids, weights, _tiles(pairs // self._layer_experts))
 
     def _pair_by_pair(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
         rows, top_k = expert_ids.shape
@@ -73,10 +79,9 @@ class FusedExperts:
         )
         return mixed
 
-    def _expert_by_expert(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+    def _expert_by_expert(self, hidden: Tensor, expert_ids: Tensor, weights: Tensor, tiles: _Tiles) -> Tensor:
         pairs, top_k = expert_ids.numel(), expert_ids.shape[1]
         order, starts = self._sorted(expert_ids)
-        tiles = _tiles(pairs // self._experts)
         # Programs that share the rows of one expert and one block of columns, should it have many.
         shares = max(1, pairs // (self._experts * tiles.rows))
         settings = {"rows": tiles.rows, "columns": tiles.columns, "depth": tiles.depth, "warps": tiles.warps}

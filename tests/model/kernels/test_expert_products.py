@@ -5,8 +5,11 @@ import torch
 from torch import Tensor
 
 from antiphon.model.kernels.fused import FUSED
+from antiphon.model.kernels.fused_experts import FusedExperts
+from antiphon.model.kernels.fused_packed import FusedPacked
 from antiphon.model.kernels.launching import launch
 from antiphon.model.kernels.many_experts import sort_pairs
+from antiphon.model.kernels.packed_experts import ExpertWeights, PackedPairs
 from antiphon.model.kernels.plain_experts import LocalExperts
 from tests.model.kernels.closeness import TYPES, assert_close, draw
 
@@ -70,3 +73,36 @@ def test_pairs_are_sorted_by_expert_and_stay_in_order(pairs, device):
     assert order.tolist() == expert_ids.argsort(stable=True).tolist()
     counts = torch.bincount(expert_ids, minlength=EXPERTS).cumsum(0)
     assert starts.tolist() == [0, *counts.tolist()]
+
+
+# Few pairs of the whole step go pair by pair, many expert by expert, however few of them are here.
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("rows", "top_k"), [(1, 3), (2, 3), (40, 3), (300, 2)])
+def test_parts_of_the_fused_experts_have_the_bits_of_all(rows, top_k, dtype, device):
+    gate_up, down = _weights(dtype, device)
+    hidden, expert_ids, weights = _routed(rows, top_k, dtype, device)
+    flat = expert_ids.flatten().tolist()
+    slots = hidden.new_zeros(len(flat), WIDTH)
+    for held in ([0, 3, 7], [1], [2, 4, 5, 6]):
+        packed = FusedPacked({each: ExpertWeights((gate_up[each].T,), down[each].T) for each in held}, EXPERTS)
+        places = torch.tensor([place for place, each in enumerate(flat) if each in held], device=device)
+        experts = [flat[place] for place in places.tolist()]
+        if experts:
+            pairs = PackedPairs(hidden, places // top_k, experts, weights.flatten()[places], len(flat))
+            slots[places] = packed.weighted_pairs(pairs)
+    one_slot_each = FusedExperts(gate_up, down)(
+        hidden.repeat_interleave(top_k, 0), expert_ids.view(-1, 1), weights.view(-1, 1), step_pairs=len(flat)
+    )
+    assert torch.equal(slots, one_slot_each)
+    mixed = slots.view(rows, top_k, WIDTH).sum(1)
+    assert_close(mixed, FusedExperts(gate_up, down)(hidden, expert_ids, weights))
+
+
+def test_an_expert_that_is_not_held_is_missed(device):
+    gate_up, down = _weights(torch.float32, device)
+    packed = FusedPacked({2: ExpertWeights((gate_up[2].T,), down[2].T)}, EXPERTS)
+    hidden = torch.ones(1, WIDTH, device=device)
+    pairs = PackedPairs(hidden, torch.zeros(1, dtype=torch.int64, device=device), [3], torch.ones(1, device=device), 1)
+    with pytest.raises(KeyError, match="3"):
+        packed.weighted_pairs(pairs)
+    assert torch.equal(packed.experts[2].down, down[2].T)
