@@ -1,18 +1,15 @@
-"""What an expert call costs: microseconds a layer call and a token's 48 calls, over shared memory, over gRPC and local.
+"""What experts on shards cost, over shared memory and over gRPC beside experts at hand: `calls` measures microseconds
+a layer call, `tokens` the time of an answer's token.
 
-python -m benchmarks.expert_calls --help
+python -m benchmarks.expert_calls calls --help
 """
 
 import asyncio
 import json
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -36,9 +33,10 @@ from antiphon.wire.channels import Channels
 from antiphon.wire.expert_links.client import ExpertsClient
 from antiphon.wire.expert_links.grpc_link import GrpcLink
 from antiphon.wire.expert_links.unix_link import UnixLink
+from benchmarks.expert_shards import running_shards
+from benchmarks.expert_tokens import tokens
 
 _LAYERS_OF_A_TOKEN: Final = 48
-_START_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 60.0
 _WAYS: Final = {"shared memory": "true", "gRPC": "false"}
 # One layer and half the experts of the real Thinker, which fit a small machine; each token has 8 of them all the same.
@@ -48,6 +46,7 @@ _REAL_LAYERS: Final = {"num_hidden_layers": 1, "num_experts": 64, "num_experts_p
 }
 
 app = typer.Typer(add_completion=False)
+app.command()(tokens)
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,14 @@ class Cost:
 
 
 @app.command()
-def main(
+def calls(
     size: Annotated[str, typer.Option(help="nano or real.")] = "nano",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     shards: Annotated[int, typer.Option(help="In processes of their own.")] = 1,
     batches: Annotated[str, typer.Option(help="Rows of a step.")] = "1,8,32",
     seconds: Annotated[float, typer.Option(help="For each figure.")] = 2.0,
 ) -> None:
+    """The time of a layer call, and of a token's 48 of them."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = default_checkpoint() if size == "nano" else _real_layer(Path(folder))
@@ -82,27 +82,6 @@ def main(
         for way, shares_memory in _WAYS.items():
             with running_shards(checkpoint, shards, dtype=dtype, shares_memory=shares_memory) as addresses:
                 asyncio.run(_measure(way, layers, addresses, [int(each) for each in batches.split(",")], seconds))
-
-
-@contextmanager
-def running_shards(checkpoint: Path, shards: int, *, dtype: str, shares_memory: str) -> Iterator[list[str]]:
-    """Their addresses; each is `python -m services experts`."""
-    with ExitStack() as stack:
-        processes = []
-        for number in range(1, shards + 1):
-            variables = {"HOLDS": f"{number}/{shards}", "DTYPE": dtype, "SHARES_MEMORY": shares_memory}
-            environment = {f"ANTIPHON_EXPERTS_{name}": value for name, value in variables.items()}
-            command = [sys.executable, "-m", "services", "experts", "--listen", "127.0.0.1:0"]
-            process = subprocess.Popen(
-                [*command, "--checkpoint", str(checkpoint), "--drain-seconds", "0"],
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            processes.append(process)
-        yield [f"127.0.0.1:{_port(process)}" for process in processes]
 
 
 async def _measure(
@@ -224,15 +203,6 @@ def _real_layer(folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / RANDOM_WEIGHTS).write_text(json.dumps({"seed": 0}))
     return folder
-
-
-def _port(process: "subprocess.Popen[str]") -> int:
-    lines: list[str] = []
-    for line in process.stderr or ():
-        lines.append(line)
-        if found := re.search(r"serves on port (\d+)", line):
-            return int(found[1])
-    raise SystemExit(f"A shard ended before it served:\n{''.join(lines)}")
 
 
 if __name__ == "__main__":
