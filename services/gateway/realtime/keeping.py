@@ -113,6 +113,8 @@ class Keeping:
     async def kept(self, number: int) -> bool:
         """When the event is kept, or has waited for long enough. False when it may not be told: another connection has
         the session."""
+        if number <= self._kept_to or self._nobody_waits:
+            return not self._is_lost
         try:
             async with asyncio.timeout(self._keeper.patience_seconds):
                 while number > self._kept_to and not self._nobody_waits:
