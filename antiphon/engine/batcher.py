@@ -9,8 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heapify, heappop, heappush
@@ -50,7 +49,8 @@ class _Ticket(Generic[JobT, ResultT]):
     job: JobT = field(compare=False)
     answer: "asyncio.Future[ResultT]" = field(compare=False)
     waits: bool = field(compare=False, default=True)
-    share: Share = field(compare=False, default=_ANYBODY)
+    # Unknown where the caller does not say for whom he asks.
+    share: Share | None = field(compare=False, default=None)
 
     def give(self, result: ResultT) -> None:
         self._settle(partial(self.answer.set_result, result))
@@ -105,19 +105,18 @@ class Batcher(Generic[JobT, ResultT]):
         self._thread.start()
 
     async def run(
-        self, job: JobT, *, deadline: float | None = None, due: float | None = None, share: Share = _ANYBODY
+        self, job: JobT, *, deadline: float | None = None, due: float | None = None, share: Share | None = None
     ) -> ResultT:
         """Waits for its result. Earliest due first, and due at their deadline if at no other time; jobs with neither
         come last, tenants in turn and each of them in order. Both are of time.monotonic().
 
         Raises AtCapacity when the queue is full, DeadlineExceeded, Unavailable when stopping, what `compute` raised."""
         latest = math.inf if deadline is None else deadline
-        with self._present(share):
-            ticket = self._enqueue(job, latest, latest if due is None else due, share)
-            try:
-                return await ticket.answer
-            finally:
-                self._hang_up(ticket)
+        ticket = self._enqueue(job, latest, latest if due is None else due, share)
+        try:
+            return await ticket.answer
+        finally:
+            self._hang_up(ticket)
 
     def waiting(self) -> int:
         with self._lock:
@@ -140,27 +139,16 @@ class Batcher(Generic[JobT, ResultT]):
             self._phase = "draining" if self._phase == "open" else self._phase
         await asyncio.to_thread(self._drain_and_close, drain_seconds)
 
-    @contextmanager
-    def _present(self, share: Share) -> Iterator[None]:
-        """Who does not say for whom he asks is no tenant beside others."""
-        if share is _ANYBODY:
-            yield
-            return
-        self._gate.arrive(share)
-        try:
-            yield
-        finally:
-            self._gate.depart(share)
-
-    def _enqueue(self, job: JobT, deadline: float, due: float, share: Share) -> _Ticket[JobT, ResultT]:
+    def _enqueue(self, job: JobT, deadline: float, due: float, share: Share | None) -> _Ticket[JobT, ResultT]:
         answer: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         with self._lock:
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
             if len(self._queue) >= self._max_waiting:
                 raise AtCapacity(f"All {self._max_waiting} places in the queue of the {self._name} are taken.")
-            start = self._starts.next(share, cost=1.0)
-            ticket = _Ticket(due, share.is_batch, start, self._arrivals, deadline, job, answer, share=share)
+            whose = share or _ANYBODY
+            start = self._starts.next(whose, cost=1.0)
+            ticket = _Ticket(due, whose.is_batch, start, self._arrivals, deadline, job, answer, share=share)
             self._arrivals += 1
             heappush(self._queue, ticket)
             self._work_came.notify()

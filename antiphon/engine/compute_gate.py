@@ -7,6 +7,7 @@ about to end waits for none, so nobody starves. With one tenant nobody waits.
 
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -24,12 +25,14 @@ Urgency = Literal["first", "ending", "ordinary"]
 
 
 class Gate(Protocol):
-    def arrive(self, share: Share) -> None: ...
+    def arrive(self, stage: str, share: Share) -> None:
+        """A sequence, waiting or running."""
+        ...
 
-    def depart(self, share: Share) -> None: ...
+    def depart(self, stage: str, share: Share) -> None: ...
 
-    def is_outnumbered(self, share: Share) -> bool:
-        """Among the sequences of all stages of the process."""
+    def is_outnumbered(self, share: Share | None) -> bool:
+        """Among the sequences of any stage of the process. None: of somebody, and he is not alone here."""
         ...
 
     def step(self, urgency: Urgency) -> AbstractContextManager[None]:
@@ -40,13 +43,13 @@ class Gate(Protocol):
 class OpenGate:
     """For a device with an order of its own: everybody begins at once."""
 
-    def arrive(self, share: Share) -> None:  # noqa: ARG002
+    def arrive(self, stage: str, share: Share) -> None:  # noqa: ARG002
         return
 
-    def depart(self, share: Share) -> None:  # noqa: ARG002
+    def depart(self, stage: str, share: Share) -> None:  # noqa: ARG002
         return
 
-    def is_outnumbered(self, share: Share) -> bool:  # noqa: ARG002
+    def is_outnumbered(self, share: Share | None) -> bool:  # noqa: ARG002
         return False
 
     def step(self, urgency: Urgency) -> AbstractContextManager[None]:  # noqa: ARG002
@@ -57,24 +60,26 @@ class ComputeGate:
     def __init__(self, most_beside_first: int) -> None:
         """most_beside_first: steps under way at once, first outputs included, for another to begin beside those."""
         self._most = most_beside_first
-        self._present = Presence()
+        # By stage: a turn that begins is in several at once.
+        self._present: defaultdict[str, Presence] = defaultdict(Presence)
         # Under way: all, and of these the first outputs by the number of their entry.
         self._under_way = 0
         self._firsts: set[int] = set()
         self._entries = 0
         self._changed = threading.Condition()
 
-    def arrive(self, share: Share) -> None:
+    def arrive(self, stage: str, share: Share) -> None:
         with self._changed:
-            self._present.arrive(share)
+            self._present[stage].arrive(share)
 
-    def depart(self, share: Share) -> None:
+    def depart(self, stage: str, share: Share) -> None:
         with self._changed:
-            self._present.depart(share)
+            self._present[stage].depart(share)
 
-    def is_outnumbered(self, share: Share) -> bool:
+    def is_outnumbered(self, share: Share | None) -> bool:
         with self._changed:
-            return self._present.is_outnumbered(share)
+            stages = self._present.values()
+            return any(len(each) > 1 if share is None else each.is_outnumbered(share) for each in stages)
 
     @contextmanager
     def step(self, urgency: Urgency) -> Iterator[None]:

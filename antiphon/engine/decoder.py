@@ -109,7 +109,7 @@ class Decoder(Generic[RequestT, OutputT]):
             if self._phase != "open":
                 raise Unavailable(f"The {self._name} is stopping and takes no new work. Try again on another replica.")
             self._scheduler.add(sequence)
-            self._gate.arrive(sequence.share)
+            self._gate.arrive(self._name, sequence.share)
             self._generations[sequence.number] = (generation, loop)
             self._work_came.notify()
         return generation
@@ -227,7 +227,7 @@ class Decoder(Generic[RequestT, OutputT]):
         if sequence.phase == "ended":
             return
         self._scheduler.remove(sequence)
-        self._gate.depart(sequence.share)
+        self._gate.depart(self._name, sequence.share)
         sequence.clock.ended = time.perf_counter()
         del self._generations[sequence.number]
         self._departed.append(sequence)

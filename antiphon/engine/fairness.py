@@ -51,11 +51,14 @@ class Presence:
             self._weight -= self._weights.pop(share.tenant)
 
     def is_outnumbered(self, share: Share) -> bool:
-        """Of the sequences here, the tenant has at most half of its part: it is not who makes others wait."""
-        if len(self) < 2 or share.is_batch:
+        """Of the sequences here, the tenant has at most half of its part: it is not who makes others wait. One that is
+        about to come counts as here."""
+        newcomers = int(share.tenant not in self)
+        if len(self) + newcomers < 2 or share.is_batch:
             return False
-        part = self._weights.get(share.tenant, share.weight) / self._weight
-        return self._counts.get(share.tenant, 0) <= part * self._counts.total() / 2
+        own, weight = self._counts[share.tenant] + newcomers, self._weights.get(share.tenant, share.weight)
+        part = weight / (self._weight + newcomers * weight)
+        return own <= part * (self._counts.total() + newcomers) / 2
 
 
 class VirtualCounters:

@@ -114,7 +114,7 @@ class Told:
 
 def test_a_step_is_as_urgent_as_the_most_urgent_in_it(gate: ComputeGate) -> None:
     for share in (FLOOD, FLOOD, FLOOD, QUIET):
-        gate.arrive(share)
+        gate.arrive("talker", share)
     told = Told(gate)
     step = gated(told, len)
     step([slice_of(FLOOD, emitted=3, lead_seconds=2.0), slice_of(QUIET)])
@@ -125,19 +125,18 @@ def test_a_step_is_as_urgent_as_the_most_urgent_in_it(gate: ComputeGate) -> None
 
 def test_of_a_tenant_alone_no_step_is_more_urgent_than_others(gate: ComputeGate) -> None:
     for _ in range(8):
-        gate.arrive(FLOOD)
+        gate.arrive("talker", FLOOD)
     told = Told(gate)
     gated(told, len)([slice_of(FLOOD)])
-    gate.arrive(QUIET)
-    gate.depart(QUIET)
+    gate.arrive("talker", QUIET)
+    gate.depart("talker", QUIET)
     gated(told, len)([slice_of(FLOOD)])
     assert told.urgencies == ["ordinary", "ordinary"]
 
 
 async def test_jobs_of_an_outnumbered_tenant_are_first_ones(gate: ComputeGate) -> None:
-    """They are there while they are computed."""
     for _ in range(3):
-        gate.arrive(FLOOD)
+        gate.arrive("talker", FLOOD)
     told = Told(gate)
     batcher: Batcher[str, str] = Batcher(
         lambda jobs: jobs, max_waiting=4, gate=told, is_first=lambda job: job != "later"
@@ -148,9 +147,13 @@ async def test_jobs_of_an_outnumbered_tenant_are_first_ones(gate: ComputeGate) -
             for job, share in (("a", FLOOD), ("b", QUIET), ("later", QUIET)):
                 await batcher.run(job, share=share)
             await batcher.run("late", share=FLOOD, due=0.0)
+            await batcher.run("whose")
+            gate.arrive("thinker", FLOOD)
+            gate.arrive("thinker", QUIET)
+            await batcher.run("whose")
     finally:
         await batcher.stop()
-    assert told.urgencies == ["ordinary", "first", "ordinary", "ending"]
+    assert told.urgencies == ["ordinary", "first", "ordinary", "ending", "ordinary", "first"]
 
 
 def test_a_device_with_an_order_of_its_own_has_no_gate() -> None:

@@ -119,6 +119,7 @@ def test_batch_work_is_never_waited_for(flooded: Machine) -> None:
 
 def test_a_tenant_with_half_of_its_part_or_less_is_outnumbered() -> None:
     present = Presence()
+    assert not present.is_outnumbered(QUIET), "nobody is here"
     present.arrive(QUIET)
     assert not present.is_outnumbered(QUIET), "nobody else is here"
     for _ in range(2):
@@ -130,6 +131,14 @@ def test_a_tenant_with_half_of_its_part_or_less_is_outnumbered() -> None:
     for _ in range(3):
         present.depart(FLOOD)
     assert not present.is_outnumbered(QUIET)
+
+
+def test_a_tenant_about_to_come_counts_as_here() -> None:
+    present = Presence()
+    for _ in range(3):
+        assert not present.is_outnumbered(QUIET)
+        present.arrive(FLOOD)
+    assert present.is_outnumbered(QUIET)
 
 
 def test_a_tenant_of_more_weight_is_outnumbered_sooner() -> None:
