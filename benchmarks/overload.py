@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import httpx
+import numpy as np
 import typer
 
 from antiphon.hosting.default_checkpoint import default_checkpoint
@@ -29,6 +30,8 @@ from services.command_line.bench.turn_client import Workload, run_turns, time_tu
 
 _SHEDS: Final = {"ANTIPHON_GATEWAY_SHEDS_LOAD": "true"}
 _CLIENTS: Final = 8
+# Of the memory's course.
+_TOLD: Final = 13
 _BUSY: Final = frozenset({429, 503})
 
 
@@ -41,35 +44,47 @@ class Phase:
     served: list[TurnFigures] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
-    resident_bytes: list[float] = field(default_factory=list)
+    # Seconds since the phase began, and bytes of the whole platform, which is one process.
+    resident: list[tuple[float, float]] = field(default_factory=list)
 
     def row(self) -> str:
         audio = Spread.of([turn.first_audio_ms for turn in self.served])
         pace = Spread.of([turn.real_time_factor for turn in self.served])
         refused = f"{Spread.of(self.refused_ms).p95:.0f}" if self.refused_ms else "-"
-        memory = " to ".join(f"{each / 1e6:.0f}" for each in (self.resident_bytes[0], self.resident_bytes[-1]))
+        memory = " to ".join(f"{each / 1e6:.0f}" for _, each in (self.resident[0], self.resident[-1]))
         return (
             f"| {self.name} | {self.per_second:.2f} | {len(self.served)} | {len(self.refused_ms)} | "
             f"{sum(self.failed.values())} | {audio.p50:.0f} / {audio.p95:.0f} | {pace.p50:.2f} / {pace.p95:.2f} | "
-            f"{refused} | {memory} |"
+            f"{refused} | {memory} | {self.growth():+.1f} |"
         )
+
+    def growth(self) -> float:
+        """MB a minute in the second half: by then, what is kept up to a bound should have reached it."""
+        seconds, held = np.array(self.resident).T
+        later = seconds >= seconds[-1] / 2
+        return float(np.polyfit(seconds[later] / 60, held[later] / 1e6, 1)[0])
+
+    def course(self) -> str:
+        """Resident MB at so many moments of the phase."""
+        seconds, held = np.array(self.resident).T
+        return ", ".join(f"{each / 1e6:.0f}" for each in np.interp(np.linspace(0, seconds[-1], _TOLD), seconds, held))
 
 
 _HEAD: Final = (
     "| | turns/s offered | served | refused | failed | first audio p50 / p95, ms | real-time factor p50 / p95 | "
-    "refusal p95, ms | resident MB |\n|---|---|---|---|---|---|---|---|---|"
+    "refusal p95, ms | resident MB | its slope, MB/min |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 async def offer(client: httpx.AsyncClient, bodies: "Bodies", phase: Phase, seconds: float) -> None:
     arrivals = random.Random(0)  # noqa: S311 - arrivals, not secrets
-    until = time.monotonic() + seconds
+    began = time.monotonic()
     async with asyncio.TaskGroup() as turns:
-        while time.monotonic() < until:
-            phase.resident_bytes.append(await resident_bytes(client))
+        while (elapsed := time.monotonic() - began) < seconds:
+            phase.resident.append((elapsed, await resident_bytes(client)))
             turns.create_task(_turn(client, bodies.next(), phase))
             await asyncio.sleep(arrivals.expovariate(phase.per_second))
-    phase.resident_bytes.append(await resident_bytes(client))
+    phase.resident.append((time.monotonic() - began, await resident_bytes(client)))
 
 
 async def _turn(client: httpx.AsyncClient, body: Mapping[str, object], phase: Phase) -> None:
@@ -86,7 +101,6 @@ async def _turn(client: httpx.AsyncClient, body: Mapping[str, object], phase: Ph
 
 
 async def resident_bytes(client: httpx.AsyncClient) -> float:
-    """Of the whole platform, which is one process."""
     text = (await client.get("/metrics")).text
     line = next(line for line in text.splitlines() if line.startswith("process_resident_memory_bytes "))
     return float(line.split()[1])
@@ -134,6 +148,7 @@ def main(
     at, above = (Spread.of([turn.first_audio_ms for turn in phase.served]).p95 for phase in phases)
     print(f"First audio p95 of those let in: {above / at:.2f} times that at capacity.")
     for phase in phases:
+        print(f"Resident MB, {phase.name}: {phase.course()}.")
         for reason, count in phase.failed.items():
             print(f"{count} failed: {reason}")
 
