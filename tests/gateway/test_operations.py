@@ -115,6 +115,29 @@ async def test_a_turn_is_one_span_below_the_callers(client: httpx.AsyncClient, s
     assert not root.failed
 
 
+@pytest.mark.parametrize(("output_type", "body_of"), [("speech", spoken), ("text", body)])
+async def test_a_chat_says_what_went_in_and_came_out_sound_included(
+    client: httpx.AsyncClient, spans: SpanRing, output_type: str, body_of: Callable[..., dict[str, object]]
+) -> None:
+    """Against what the client is told of the same answer."""
+    part = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    answer = (await client.post("/v1/chat/completions", json=body_of([part]))).json()
+    (root,) = (span for span in spans.spans() if span.name == "POST /v1/chat/completions")
+    usage = answer["usage"]
+    expected = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "antiphon",
+        "gen_ai.response.id": answer["id"],
+        "gen_ai.output.type": output_type,
+        "gen_ai.usage.input_tokens": usage["prompt_tokens"],
+        "gen_ai.usage.output_tokens": usage["completion_tokens"],
+    }
+    assert expected.items() <= root.attributes.items()
+    assert "stop" in str(root.attributes["gen_ai.response.finish_reasons"])
+    assert usage["prompt_tokens_details"]["audio_tokens"] > 0
+    assert (usage["completion_tokens_details"]["audio_tokens"] > 0) is (output_type == "speech")
+
+
 async def test_events_come_in_order_and_parts_sum_to_the_first_packet(
     client: httpx.AsyncClient, spans: SpanRing, fakes: Fakes
 ) -> None:

@@ -255,6 +255,35 @@ async def test_nothing_is_left_of_a_client_that_hangs_up_in_mid_answer(
     assert response.attributes["gen_ai.conversation.id"] == session.attributes["gen_ai.conversation.id"]
 
 
+@pytest.mark.parametrize(("modality", "output_type"), [("audio", "speech"), ("text", "text")])
+async def test_a_response_says_what_went_in_and_came_out_sound_included(
+    client: Live, modality: str, output_type: str
+) -> None:
+    """Against what the client is told of the same response."""
+    ring = SpanRing()
+    traced = tracing.configure("test", ring)
+    sound = base64.b64encode(bytes(48_000)).decode()
+    item = {"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": sound}]}
+    try:
+        await client.update(output_modalities=[modality])
+        await client.ask("conversation.item.create", "conversation.item.done", item=item)
+        done = await client.respond()
+    finally:
+        traced.close()
+    (span,) = (span for span in ring.spans() if span.name == "realtime.response")
+    expected = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "antiphon",
+        "gen_ai.response.id": done["id"],
+        "gen_ai.output.type": output_type,
+        "gen_ai.usage.input_tokens": done["usage"]["input_tokens"],
+        "gen_ai.usage.output_tokens": done["usage"]["output_tokens"],
+    }
+    assert expected.items() <= span.attributes.items()
+    assert done["usage"]["input_token_details"]["audio_tokens"] > 0
+    assert (done["usage"]["output_token_details"]["audio_tokens"] > 0) is (output_type == "speech")
+
+
 async def test_a_session_that_is_too_long_is_told_and_closed(
     settings: GatewaySettings, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
