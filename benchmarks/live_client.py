@@ -68,7 +68,8 @@ class LiveTurn:
 async def session(base_url: str, model: str, **options: Any) -> AsyncIterator[ClientConnection]:
     """options: of the session object."""
     url = f"{base_url.replace('http', 'ws', 1)}/v1/realtime?model={model}"
-    async with connect(url, max_size=None) as socket:
+    # Whether a gateway that does not keep up is still there is not asked: what it costs is.
+    async with connect(url, max_size=None, ping_interval=None) as socket:
         await socket.send(json.dumps({"type": "session.update", "session": {"type": "realtime", **options}}))
         await _until(socket, "session.updated")
         yield socket

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import WebSocketException
 
 from benchmarks.live_client import pieces, session, silence, words
 
@@ -32,6 +33,8 @@ class Heard:
     pieces: int = 0
     late_pieces: int = 0
     first_audio_ms: list[float] = field(default_factory=list)
+    # Sessions that were not opened, or ended before their time.
+    lost: int = 0
     cpu_seconds: float = 0.0
 
 
@@ -60,10 +63,16 @@ class User:
     async def run(self, delay_seconds: float) -> None:
         await asyncio.sleep(delay_seconds)
         audio = {"input": {"turn_detection": _DETECTIONS[self._load.detection]}}
-        async with session(self._load.base_url, self._load.model, audio=audio) as socket:
-            listening = asyncio.create_task(self._listen(socket))
-            await self._talk(socket)
-            listening.cancel()
+        try:
+            async with session(self._load.base_url, self._load.model, audio=audio) as socket:
+                listening = asyncio.create_task(self._listen(socket))
+                try:
+                    await self._talk(socket)
+                finally:
+                    listening.cancel()
+                    await asyncio.wait({listening})
+        except (OSError, WebSocketException, RuntimeError):
+            self._heard.lost += 1
 
     async def _talk(self, socket: ClientConnection) -> None:
         began, number, a_round = time.monotonic(), 0, round(ROUND_SECONDS * 1e3 / self._load.piece_ms)

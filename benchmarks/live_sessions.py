@@ -52,6 +52,7 @@ class Cost:
     cpu_ms: float
     resident_kib: float
     sessions: int
+    lost: int
     answered_share: float
     late_share: float
     first_audio: Spread
@@ -59,13 +60,13 @@ class Cost:
 
     @property
     def keeps_up(self) -> bool:
-        return self.answered_share >= _ANSWERED_SHARE and self.first_audio.p95 <= _FIRST_AUDIO_MS
+        return not self.lost and self.answered_share >= _ANSWERED_SHARE and self.first_audio.p95 <= _FIRST_AUDIO_MS
 
     def row(self) -> str:
         a_core = f"{1000 / self.cpu_ms:.0f}" if self.keeps_up else "- (does not keep up)"
         return (
             f"{self.cpu_ms:.1f} | {a_core} | {self.cpu_ms * self.sessions / 10:.0f} % | {self.resident_kib:.0f} | "
-            f"{100 * self.answered_share:.0f} % | {self.first_audio.p50:.0f} / {self.first_audio.p95:.0f} | "
+            f"{100 * self.answered_share:.0f} % | {self.lost} | {self.first_audio.p50:.0f} / {self.first_audio.p95:.0f} | "
             f"{100 * self.late_share:.1f} % | {100 * self.users_share:.0f} %"
         )
 
@@ -127,6 +128,7 @@ def run(base_url: str, gateway: int, sessions: int, seconds: float, detection: s
         cpu_ms=spent * 1e3 / wall / sessions,
         resident_kib=(last.resident_bytes - before.resident_bytes) / sessions / 1024,
         sessions=sessions,
+        lost=sum(each.lost for each in heard),
         answered_share=sum(each.answers for each in heard) / (sessions * wall / ROUND_SECONDS),
         late_share=sum(each.late_pieces for each in heard) / max(1, sum(each.pieces for each in heard)),
         first_audio=Spread.of([ms for each in heard for ms in each.first_audio_ms] or [float("inf")]),
@@ -143,8 +145,8 @@ def _warm(told: Mapping[str, object]) -> None:
 
 _HEAD: Final = (
     "| sessions | who hears the end | ms of CPU a session and second | sessions a core | the gateway's core | "
-    "KiB a session | answered | first audio p50 / p95, ms | pieces sent late | users' core |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "KiB a session | answered | lost | first audio p50 / p95, ms | pieces sent late | users' core |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
 )
 _NAMES: Final = {"server": "the server", "user": "the user himself"}
 
