@@ -66,8 +66,9 @@ class Cost:
         a_core = f"{1000 / self.cpu_ms:.0f}" if self.keeps_up else "- (does not keep up)"
         return (
             f"{self.cpu_ms:.1f} | {a_core} | {self.cpu_ms * self.sessions / 10:.0f} % | {self.resident_kib:.0f} | "
-            f"{100 * self.answered_share:.0f} % | {self.lost} | {self.first_audio.p50:.0f} / {self.first_audio.p95:.0f} | "
-            f"{100 * self.late_share:.1f} % | {100 * self.users_share:.0f} %"
+            f"{100 * self.answered_share:.0f} % | {self.lost} | "
+            f"{self.first_audio.p50:.0f} / {self.first_audio.p95:.0f} | {100 * self.late_share:.1f} % | "
+            f"{100 * self.users_share:.0f} %"
         )
 
 
