@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 
 from antiphon.hosting.ray_serve import Scale, placement, ray_directory
+from antiphon.hosting.ray_stopping import until_stopping
 from antiphon.storage.connection import open_storage
 from antiphon.storage.settings import StorageSettings
 from antiphon.telemetry import logging as antiphon_logging
@@ -16,9 +17,12 @@ from antiphon.telemetry import tracing
 from antiphon.wire.clients import StageCaller
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
+from services.gateway.turn_gate import TurnGate
 
 # Turns that one replica conducts at once are bounded by the gateway itself, which says so in OpenAI's envelope.
 _ONGOING_REQUESTS: Final = 4096
+# Beyond the time of open turns: for streams to say that they end, and for sessions to be kept as they end.
+_END_SECONDS: Final = 10.0
 
 
 class GatewayArguments(BaseModel):
@@ -33,20 +37,32 @@ class GatewayArguments(BaseModel):
 
 @serve.ingress()
 class GatewayReplica:
-    async def __init__(self, checkpoint: Path) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, checkpoint: Path, drain_seconds: float) -> None:  # type: ignore[misc]  # Serve awaits it
         antiphon_logging.configure()
-        self._checkpoint = checkpoint
+        self._checkpoint, self._drain_seconds = checkpoint, drain_seconds
         self._traced = tracing.configure("antiphon-gateway")
         self._directory = ray_directory()
         self._caller = StageCaller(self._directory)
         self._storage = open_storage(StorageSettings())
+        self._gate: TurnGate | None = None
+        self._leaving = asyncio.create_task(self._leave(), name="gateway leaves")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = GatewaySettings(checkpoint=self._checkpoint)
-        return create_app(settings, self._caller.stages(), self._caller.readiness, storage=self._storage)
+        app = create_app(settings, self._caller.stages(), self._caller.readiness, storage=self._storage)
+        self._gate = app.state.gate
+        return app
+
+    async def _leave(self) -> None:
+        """As soon as Serve waits for the last request: new turns are refused, live sessions are told, open turns have
+        their time."""
+        await until_stopping()
+        if self._gate is not None:
+            await self._gate.close(self._drain_seconds)
 
     async def __del__(self) -> None:
         """Serve awaits this when every request that it proxied is over."""
+        self._leaving.cancel()
         await self._caller.close()
         if self._storage is not None:
             await self._storage.close()
@@ -59,6 +75,6 @@ def build(arguments: GatewayArguments) -> serve.Application:
         "max_ongoing_requests": _ONGOING_REQUESTS
     }
     deployment = serve.deployment(
-        GatewayReplica, name="ingress", graceful_shutdown_timeout_s=arguments.drain_seconds, **options
+        GatewayReplica, name="ingress", graceful_shutdown_timeout_s=arguments.drain_seconds + _END_SECONDS, **options
     )
-    return deployment.bind(arguments.checkpoint)
+    return deployment.bind(arguments.checkpoint, arguments.drain_seconds)

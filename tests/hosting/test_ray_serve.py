@@ -14,6 +14,8 @@ import pytest_asyncio
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from antiphon.errors import AtCapacity
 from antiphon.hosting import fakes
@@ -286,3 +288,17 @@ async def test_the_real_stages_run_from_a_config_file_and_are_tuned_in_place(pla
         await drained(codec.decode(requests.decode(1)))
     hold.set()
     assert await first == 2
+
+
+async def test_a_gateway_that_serve_stops_tells_its_live_sessions_and_ends(platform: Platform) -> None:
+    """The last test of this platform: it has no gateway any more."""
+    url = str(platform.client.base_url).replace("http", "ws", 1)
+    async with connect(f"{url}/v1/realtime?model=antiphon-nano") as session:
+        assert json.loads(await session.recv())["type"] == "session.created"
+        stopping = asyncio.create_task(asyncio.to_thread(serve.delete, "gateway"))
+        with pytest.raises(ConnectionClosed) as told:
+            await asyncio.wait_for(session.recv(), 20)
+    assert told.value.rcvd is not None
+    assert (told.value.rcvd.code, "is stopping" in told.value.rcvd.reason) == (1001, True)
+    async with asyncio.timeout(20):  # Serve would kill it after 40 s
+        await stopping
