@@ -26,6 +26,9 @@ class CodecSettings(BaseSettings):
     # Frames of all speeches decoded in one go. Unset: 16 on a CPU, where more gain nothing and hold up who is in a
     # hurry; 64 elsewhere, since a frame's activations take some 10 MB at the real size.
     frames_per_batch: int | None = Field(None, gt=0)
+    # As many at most while several tenants are in the same process, where another's first frame may come next. Unset: 8
+    # on a CPU, where each frame takes its time, and no fewer elsewhere.
+    shared_frames_per_batch: int | None = Field(None, gt=0)
     # Pushes of usual sizes in steps of fixed shape, which a GPU replays as CUDA graphs. Unset, on a GPU.
     fixed_steps: bool | None = None
     # Frames in one message, and frames of one speech that may wait for the decoder.

@@ -6,9 +6,9 @@ Pushes of as many frames go together; whose listener has the least sound left co
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -33,6 +33,7 @@ from services.codec.pace import Group, Pace
 
 _FRAMES_PER_BATCH_CPU: Final = 16
 _FRAMES_PER_BATCH: Final = 64
+_SHARED_FRAMES_CPU: Final = 8
 # On the device: nothing is as short as a push, and nothing as late.
 _URGENCY: Final = 2
 
@@ -65,6 +66,9 @@ class CodecEngine:
         self._span = FrameSpan(samples_per_frame=0, context_frames=0)
         self._live = 0
         self.listeners = Listeners(settings.streams)
+        device = placement(settings.device, settings.dtype).device
+        self._gate = gate_of(device)
+        self._shared_frames = settings.shared_frames_per_batch or (_SHARED_FRAMES_CPU if device.type == "cpu" else None)
         # A stream waits for its push before the next, so the queue never holds more than the streams.
         self._worker: Batcher[_Push, Tensor] = Batcher(
             self._compute,
@@ -72,7 +76,7 @@ class CodecEngine:
             max_batch=settings.streams,
             joins=self._joins,
             name="codec",
-            gate=gate_of(placement(settings.device, settings.dtype).device),
+            gate=self._gate,
             # Nobody tells the codec whose speech it is: beside others, every first frame is waited for.
             is_first=lambda push: push.stream.frame_count == 0,
         )
@@ -107,11 +111,17 @@ class CodecEngine:
         self._live += 1
         stream, listener = self._streams.open(), self.listeners.join()
         try:
-            yield SpeechStream(stream, self._worker, self.settings, self._span, listener)
+            yield SpeechStream(stream, self._worker, self.settings, self._span, listener, self._most_frames)
         finally:
             self.listeners.leave(listener)
             stream.close()
             self._live -= 1
+
+    def _most_frames(self) -> int:
+        """Of one batch that begins now."""
+        if self._shared_frames is None or not self._gate.is_outnumbered(None):
+            return self._frames_per_batch
+        return min(self._shared_frames, self._frames_per_batch)
 
     def _load(self) -> Code2WavStreams:
         where = placement(self.settings.device, self.settings.dtype)
@@ -146,7 +156,7 @@ class CodecEngine:
         """On the worker thread."""
         first, frames = chosen[0], len(push.codes)
         is_like = frames == len(first.codes) and push.stream.has_state == first.stream.has_state
-        return is_like and (len(chosen) + 1) * frames <= self._frames_per_batch
+        return is_like and (len(chosen) + 1) * frames <= self._most_frames()
 
     def _compute(self, pushes: list[_Push]) -> list[Tensor]:
         """On the worker thread."""
@@ -169,8 +179,11 @@ class SpeechStream:
         settings: CodecSettings,
         span: FrameSpan,
         listener: Listener,
+        most_frames: Callable[[], int],
     ) -> None:
+        """most_frames: of one push that is asked for now, beside the settings' own bound."""
         self._stream, self._worker, self._span, self._listener = stream, worker, span, listener
+        self._most_frames = most_frames
         self._clock = Clock(arrived=time.monotonic())
         self._pace = Pace(frames_per_push=settings.frames_per_push, lead_seconds=settings.lead_seconds)
         self._frames_per_push = settings.frames_per_push
@@ -204,7 +217,8 @@ class SpeechStream:
         now = time.monotonic()
         if self.lacks_samples:
             return Group(self._frames_per_push, fills_until=-math.inf, due=now)
-        return self._pace.next_group(now)
+        group = self._pace.next_group(now)
+        return replace(group, most=min(group.most, self._most_frames()))
 
     async def push(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
         """codes (frames, quantizers) within the codebook -> the samples that are final now, but for those that the
