@@ -100,6 +100,32 @@ async def test_a_stop_ends_streams_that_outlast_the_grace(opened: Opener) -> Non
     assert talker.behaviour.open_calls == 0
 
 
+async def test_a_service_that_drains_is_called_until_it_has_done_so() -> None:
+    """It says that it does not serve, and answers all the same; what is left of the grace is for open streams."""
+    begun, goes, graces = asyncio.Event(), asyncio.Event(), list[float]()
+
+    async def drain(seconds: float) -> None:
+        graces.append(seconds)
+        begun.set()
+        await goes.wait()
+
+    *others, codec = fakes.hosted(fake_stages())
+    async with serving([*others, replace(codec, drain=drain)], "127.0.0.1:0", ServerLimits(drain_seconds=5)) as server:
+        directory = StaticDirectory({"thinker": f"127.0.0.1:{server.port}"})
+        draining = asyncio.create_task(server.drain())
+        async with StageCaller(directory, CallLimits(attempts=1)) as caller:
+            await begun.wait()
+            assert await health(server.port, "") == NOT_SERVING
+            async with aclosing(caller.stages().thinker.generate(requests.generate())) as answers:
+                assert [answer async for answer in answers]
+            assert not draining.done()
+            goes.set()
+            await draining
+            with pytest.raises(errors.Unavailable):
+                await anext(caller.stages().thinker.generate(requests.generate()))
+    assert graces[0] == 5
+
+
 async def test_services_start_together_and_close_though_one_cannot_start() -> None:
     events: list[str] = []
 
