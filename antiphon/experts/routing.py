@@ -52,6 +52,8 @@ def route(
     """experts (pairs): of each pair its expert. Every pair goes to one shard that holds it: first those without a
     choice, then the expert with the most pairs to the copy that would have least to do with them. may_split: also parts
     of an expert's pairs; otherwise all of them go to one copy, whose rounding is then that of all pairs together."""
+    if copies.only is not None:
+        return Routes({copies.only: np.arange(len(experts))} if len(experts) else {})
     shards = copies.sole[experts]
     missing: tuple[int, ...] = ()
     if shards.size and shards.min() < 0:

@@ -96,11 +96,14 @@ class LayerCopies:
     holders: tuple[tuple[int, ...], ...]
     # Int64 (experts): the only one, or -1.
     sole: NDArray[np.int64]
+    # The only one of all of them, if there is such a shard.
+    only: int | None
 
     @classmethod
     def of(cls, holders: Iterable[Iterable[int]]) -> "LayerCopies":
         known = tuple(tuple(each) for each in holders)
-        return cls(known, np.array([each[0] if len(each) == 1 else -1 for each in known], dtype=np.int64))
+        only = known[0][0] if len(set(known)) == 1 and len(known[0]) == 1 else None
+        return cls(known, np.array([each[0] if len(each) == 1 else -1 for each in known], dtype=np.int64), only)
 
 
 class ShardTable:

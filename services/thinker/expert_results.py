@@ -31,17 +31,24 @@ class SlotRows:
     """Summed in slot order, whoever computed them."""
 
     def __init__(self, hidden: Tensor, per_row: int) -> None:
-        self._per_row, self._pairs = per_row, 0
-        self._slots = hidden.new_empty(len(hidden) * per_row, hidden.shape[1])
+        self._hidden, self._per_row, self._pairs = hidden, per_row, 0
+        self._slots: Tensor | None = None
 
     def add(self, places: NDArray[np.int64], rows: NDArray[np.int64], part: Tensor) -> None:  # noqa: ARG002
-        slots = self._slots
-        slots.index_copy_(0, torch.from_numpy(places).to(slots.device), part.to(slots.device))
         self._pairs += len(places)
+        part = part.to(self._hidden.device)
+        if len(places) == len(self._hidden) * self._per_row:
+            self._slots = part
+            return
+        if self._slots is None:
+            self._slots = self._hidden.new_empty(len(self._hidden) * self._per_row, self._hidden.shape[1])
+        self._slots.index_copy_(0, torch.from_numpy(places).to(part.device), part)
 
     def sum(self) -> Tensor:
-        _require_all(self._pairs, len(self._slots))
-        return self._slots.view(-1, self._per_row, self._slots.shape[1]).sum(1)
+        """Before the next call, with whose rows a part may be overwritten."""
+        _require_all(self._pairs, len(self._hidden) * self._per_row)
+        slots = self._hidden if self._slots is None else self._slots
+        return slots.view(len(self._hidden), self._per_row, -1).sum(1)
 
 
 class RowSums:

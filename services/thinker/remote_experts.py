@@ -6,6 +6,7 @@ No expert is ever skipped: with no copy left the step waits until there is one a
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -55,26 +56,34 @@ class LayerCall:
 
     def __init__(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor, kind: ExpertResult) -> None:
         self.layer, self.per_row, self.kind = layer, expert_ids.shape[1], kind
-        self.hidden, self.weights = hidden.cpu(), weights.flatten().cpu()
-        self.experts: Places = expert_ids.flatten().cpu().numpy()
+        self.hidden, self.weights = hidden.cpu(), weights.cpu().view(-1)
+        self.experts: Places = expert_ids.cpu().view(-1).numpy()
         self.result: LayerResult = layer_result(kind, hidden, self.per_row)
 
     def part(self, places: Places) -> tuple[ExpertCall, Places]:
         """Those of some pairs (ascending), and of which rows they are."""
+        if len(places) == len(self.experts):
+            return self._whole()
         of_pairs = places // self.per_row
         is_first = np.ones(len(places), dtype=np.bool_)
         np.not_equal(of_pairs[1:], of_pairs[:-1], out=is_first[1:])
         rows = of_pairs[is_first]
-        everything = len(rows) == len(self.hidden)
+        has_all_rows = len(rows) == len(self.hidden)
         call = ExpertCall(
             self.layer,
-            self.hidden if everything else self.hidden.index_select(0, torch.from_numpy(rows)),
+            self.hidden if has_all_rows else self.hidden.index_select(0, torch.from_numpy(rows)),
             torch.from_numpy(np.cumsum(is_first, dtype=np.int32) - np.int32(1)),
             torch.from_numpy(self.experts[places].astype(np.int32)),
             self.weights.index_select(0, torch.from_numpy(places)),
             len(self.experts),
             self.kind,
         )
+        return call, rows
+
+    def _whole(self) -> tuple[ExpertCall, Places]:
+        rows, pair_rows = _rows_of_pairs(len(self.hidden), self.per_row)
+        experts = torch.from_numpy(self.experts.astype(np.int32))
+        call = ExpertCall(self.layer, self.hidden, pair_rows, experts, self.weights, len(self.experts), self.kind)
         return call, rows
 
 
@@ -224,6 +233,12 @@ class ExpertCaller:
             f"No shard holds expert {missing[0]} of layer {layer} ({len(missing)} are missing), and none came "
             f"{seconds}. Start a shard that does."
         )
+
+
+@lru_cache(maxsize=256)
+def _rows_of_pairs(rows: int, per_row: int) -> tuple[Places, Tensor]:
+    """All rows, and int32 (pairs) the row of each pair; never written."""
+    return np.arange(rows), torch.arange(rows, dtype=torch.int32).repeat_interleave(per_row)
 
 
 def _landed(call: LayerCall, flight: _Flight) -> AntiphonError | None:
