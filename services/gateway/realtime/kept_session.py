@@ -36,10 +36,9 @@ from services.gateway.realtime.core.items import (
 _CUTTABLE_ANSWERS: Final = 8
 _SAMPLES_PER_MS: Final = SAMPLE_RATES_HZ["pcm"] // 1000
 
-_TOLD: Final = (
-    *("session", "has_spoken", "connection_id", "parts"),
-    *("answering", "transcribing", "owes_answer", "event_count"),
-)
+_TOLD: Final = ("session", "has_spoken", "connection_id", "parts")
+# What sessions have that releases before this one kept, too.
+_SINCE_THEN: Final = {"answering": {}, "transcribing": [], "owes_answer": False, "event_count": 0}
 
 # Of a part of an item.
 Place = tuple[str, int]
@@ -126,7 +125,7 @@ def session_of(conversation: Conversation, media: Mapping[str, bytes]) -> KeptSe
 def _told(conversation: Conversation) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(conversation.configuration)
-        return {key: told[key] for key in _TOLD}
+        return _SINCE_THEN | told | {key: told[key] for key in _TOLD}
     except (ValueError, KeyError, TypeError) as error:
         raise InternalError(f"A kept session cannot be read ({type(error).__name__}).") from None
 

@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -275,6 +276,19 @@ def test_a_kept_session_is_the_same_again(items: tuple[Item, ...], has_spoken: b
     conversation = unpack_conversation(pack_conversation(conversation_of("sess_1", session, hashes, 1.0, 2.0)))
     assert hashes_of(conversation) == set(media)
     assert session_of(conversation, media) == session
+
+
+def test_a_session_that_an_older_release_kept_is_read() -> None:
+    session = KeptSession(
+        {"voice": "ethan"}, (), has_spoken=True, connection_id="c", answering={"resp_1": 7}, event_count=9
+    )
+    conversation = conversation_of("sess_1", session, {}, 1.0, 2.0)
+    told = json.loads(conversation.configuration)
+    for later in ("answering", "transcribing", "owes_answer", "event_count"):
+        del told[later]
+    older = replace(conversation, configuration=json.dumps(told))
+    assert session_of(conversation, {}) == session
+    assert session_of(older, {}) == replace(session, answering={}, event_count=0)
 
 
 def test_what_is_not_kept_of_a_medium_is_what_was_understood_of_it() -> None:
