@@ -1,16 +1,20 @@
 """Convolutions over rows in time that carry the end of their input from one push to the next.
 
-Rows are (batch, time, channels). On the few rows of one codec frame a matrix product over windows of rows is two to
-five times as fast as conv1d on a CPU, and CUDA's convolutions may round to TF32; on many rows a CPU convolves twice as
-fast as it multiplies.
+Rows are (batch, time, channels). Where a codec frame is few rows, a matrix product over windows of rows is two to five
+times as fast as a convolution on a CPU, and CUDA's convolutions may round to TF32; where it is many, a CPU convolves
+twice as fast as it multiplies. A layer does always the one or the other, so that a row's bits do not depend on the rows
+that come with it.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# A CPU convolves faster than it multiplies from this many rows a channel on (measured with 16 to 256 channels).
-_CONVOLVED_ROWS_PER_CHANNEL = 4
+from antiphon.model.row_products import can_convolve, convolved, row_by_row
+
+# A CPU convolves where a frame has this many rows a channel (measured with 16 to 256 channels, 1 to 16
+# frames of one and four streams).
+_CONVOLVED_ROWS_PER_CHANNEL = 1
 
 # What one stream's layers keep of their past input, one tensor (batch, rows, channels) a layer, by the layer's slot.
 Tails = list[Tensor]
@@ -24,9 +28,13 @@ class Causal(nn.Module):
 
     slot: int
 
-    def __init__(self, channels: int, kernel: int, dilation: int, *, zeros_before_start: bool) -> None:
+    def __init__(
+        self, channels: int, kernel: int, dilation: int, rows_a_frame: int, *, zeros_before_start: bool
+    ) -> None:
+        """rows_a_frame: of its input."""
         super().__init__()
         self.channels, self.kernel, self.dilation = channels, kernel, dilation
+        self.convolves = kernel > 1 and rows_a_frame >= _CONVOLVED_ROWS_PER_CHANNEL * channels
         self.reach = (kernel - 1) * dilation
         self.rows_before_start = self.reach if zeros_before_start else 0
 
@@ -52,18 +60,10 @@ class Causal(nn.Module):
 
     def product(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """weight (channels out, kernel * channels) over every window."""
-        if self.kernel == 1:
-            return functional.linear(rows, weight, bias)
-        if rows.is_cpu and rows.shape[1] - self.reach >= _CONVOLVED_ROWS_PER_CHANNEL * self.channels:
-            return self._convolved(rows, weight, bias)
-        return functional.linear(self.windows(rows).flatten(2), weight, bias)
-
-    def _convolved(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        # Seen as images one pixel wide, rows and weight already lie "channels last", the order that oneDNN likes best.
-        image = rows.unsqueeze(2).permute(0, 3, 1, 2)
-        filters = weight.view(-1, self.kernel, 1, self.channels).permute(0, 3, 1, 2)
-        convolved = functional.conv2d(image, filters, bias, dilation=(self.dilation, 1))
-        return convolved.permute(0, 2, 3, 1).squeeze(2).contiguous()
+        if self.convolves and rows.shape[1] > self.reach and can_convolve(rows):
+            return convolved(rows, weight, bias, self.dilation)
+        windows = rows if self.kernel == 1 else self.windows(rows).flatten(2)
+        return row_by_row(lambda each: functional.linear(each, weight, bias), windows)
 
 
 class CausalConv(Causal):
@@ -72,8 +72,10 @@ class CausalConv(Causal):
     weight: Tensor  # (channels out, kernel * channels in)
     bias: Tensor
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, dilation: int = 1) -> None:
-        super().__init__(channels_in, kernel, dilation, zeros_before_start=True)
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, dilation: int = 1, *, rows_a_frame: int
+    ) -> None:
+        super().__init__(channels_in, kernel, dilation, rows_a_frame, zeros_before_start=True)
         self.conv = nn.Conv1d(channels_in, channels_out, kernel)
 
     def pack(self) -> None:
@@ -92,7 +94,7 @@ class DepthwiseConv(Causal):
     bias: Tensor
 
     def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__(channels, kernel, 1, zeros_before_start=True)
+        super().__init__(channels, kernel, 1, 0, zeros_before_start=True)
         self.conv = nn.Conv1d(channels, channels, kernel, groups=channels)
 
     def pack(self) -> None:
@@ -113,8 +115,8 @@ class UpsamplingConv(Causal):
     weight: Tensor  # (stride * channels out, steps * channels in)
     bias: Tensor
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, steps: int) -> None:
-        super().__init__(channels_in, steps, 1, zeros_before_start=False)
+    def __init__(self, channels_in: int, channels_out: int, stride: int, steps: int, *, rows_a_frame: int) -> None:
+        super().__init__(channels_in, steps, 1, rows_a_frame, zeros_before_start=False)
         self.stride, self.channels_out = stride, channels_out
         self.conv = nn.ConvTranspose1d(channels_in, channels_out, steps * stride, stride=stride)
 

@@ -16,6 +16,7 @@ from antiphon.model.code2wav_streams import PUSH_FRAMES as PUSH_FRAMES
 from antiphon.model.code2wav_streams import Code2WavState, Code2WavStream, Code2WavStreams
 from antiphon.model.code2wav_transformer import PreTransformer
 from antiphon.model.config import Code2WavConfig, OmniConfig
+from antiphon.model.row_products import row_by_row
 from antiphon.model.weights import Checkpoint
 
 _DILATIONS = (1, 3, 9)
@@ -30,7 +31,9 @@ class Code2Wav(nn.Module):
         self.code_embedding = _Table(config.codebook_size * config.quantizers, config.width)
         self.pre_transformer = PreTransformer(config)
         self.upsample = nn.ModuleList(
-            nn.ModuleList([UpsamplingConv(config.width, config.width, ratio, 1), _ConvNext(config.width)])
+            nn.ModuleList(
+                [UpsamplingConv(config.width, config.width, ratio, 1, rows_a_frame=1), _ConvNext(config.width)]
+            )
             for ratio in config.upsampling_ratios
         )
         self.decoder = nn.ModuleList(_decoder_layers(config))
@@ -136,16 +139,19 @@ class _ConvNext(nn.Module):
         self.gamma = nn.Parameter(torch.empty(channels))
 
     def forward(self, rows: Tensor, tails: Tails) -> Tensor:
-        hidden = self.pwconv1(self.norm(self.dwconv(rows, tails)))
-        refined: Tensor = self.gamma * self.pwconv2(nn.functional.gelu(hidden))
-        return rows + refined
+        return rows + row_by_row(self._refined, self.dwconv(rows, tails))
+
+    def _refined(self, rows: Tensor) -> Tensor:
+        refined: Tensor = self.gamma * self.pwconv2(nn.functional.gelu(self.pwconv1(self.norm(rows))))
+        return refined
 
 
 class _ResidualUnit(nn.Module):
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, rows_a_frame: int) -> None:
         super().__init__()
-        self.act1, self.conv1 = Snake(channels), CausalConv(channels, channels, _KERNEL, dilation)
-        self.act2, self.conv2 = Snake(channels), CausalConv(channels, channels, 1)
+        self.act1 = Snake(channels)
+        self.conv1 = CausalConv(channels, channels, _KERNEL, dilation, rows_a_frame=rows_a_frame)
+        self.act2, self.conv2 = Snake(channels), CausalConv(channels, channels, 1, rows_a_frame=rows_a_frame)
 
     def forward(self, rows: Tensor, tails: Tails) -> Tensor:
         refined: Tensor = self.conv2(self.act2(self.conv1(self.act1(rows), tails)), tails)
@@ -153,10 +159,11 @@ class _ResidualUnit(nn.Module):
 
 
 class _DecoderBlock(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int, rate: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, rate: int, rows_a_frame: int) -> None:
         super().__init__()
-        units = [_ResidualUnit(channels_out, dilation) for dilation in _DILATIONS]
-        self.block = nn.ModuleList([Snake(channels_in), UpsamplingConv(channels_in, channels_out, rate, 2), *units])
+        raises = UpsamplingConv(channels_in, channels_out, rate, 2, rows_a_frame=rows_a_frame)
+        units = [_ResidualUnit(channels_out, dilation, rows_a_frame * rate) for dilation in _DILATIONS]
+        self.block = nn.ModuleList([Snake(channels_in), raises, *units])
 
     def forward(self, rows: Tensor, tails: Tails) -> Tensor:
         activate, *layers = self.block
@@ -168,8 +175,10 @@ class _DecoderBlock(nn.Module):
 
 def _decoder_layers(config: Code2WavConfig) -> Iterable[nn.Module]:
     widths = [config.decoder_width // 2**level for level in range(len(config.upsample_rates) + 1)]
-    yield CausalConv(config.width, widths[0], _KERNEL)
+    rows = prod(config.upsampling_ratios)
+    yield CausalConv(config.width, widths[0], _KERNEL, rows_a_frame=rows)
     for (channels_in, channels_out), rate in zip(pairwise(widths), config.upsample_rates, strict=True):
-        yield _DecoderBlock(channels_in, channels_out, rate)
+        yield _DecoderBlock(channels_in, channels_out, rate, rows)
+        rows *= rate
     yield Snake(widths[-1])
-    yield CausalConv(widths[-1], 1, _KERNEL)
+    yield CausalConv(widths[-1], 1, _KERNEL, rows_a_frame=rows)

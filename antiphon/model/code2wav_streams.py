@@ -61,24 +61,24 @@ class Code2WavStreams:
     @torch.inference_mode()
     def push(self, streams: Sequence["Code2WavStream"], codes: Tensor) -> Tensor:
         """codes (streams, frames, quantizers), integers below the codebook size -> float32 (streams, samples) that are
-        final now, on the CPU. Either all streams have frames already or none has."""
+        final now, on the CPU. Either all streams have been pushed to already or none has."""
         parts = torch.split(codes.to(self._keys_values.device, torch.int64), PUSH_FRAMES, 1)
         samples = [self._push(streams, part) for part in parts if part.shape[1]]
         return torch.cat(samples, 1).cpu() if samples else torch.empty(len(streams), 0)
 
     def _push(self, streams: Sequence["Code2WavStream"], codes: Tensor) -> Tensor:
-        counts = [stream.frame_count for stream in streams]
-        if min(counts) == 0 < max(counts):
+        counts, has_state = [stream.frame_count for stream in streams], streams[0].has_state
+        if any(stream.has_state != has_state for stream in streams):
             raise ValueError("Expected streams that all have frames or none; some have.")
         place = self._place([stream.slot for stream in streams])
-        if counts[0]:
+        if has_state:
             keys_values, tails = self._keys_values[place], [tail[place] for tail in self._tails]
         else:
             keys_values, tails = self._decoder.new_keys_values(len(streams)), self._decoder.new_tails(len(streams))
         samples = self._decoder(codes, keys_values, torch.tensor(counts).to(codes.device), tails)
         self._keep(streams, place, keys_values, tails)
         for stream in streams:
-            stream.frame_count += codes.shape[1]
+            stream.advance(codes.shape[1])
         return samples
 
     def _place(self, slots: list[int]) -> slice | Tensor:
@@ -105,7 +105,7 @@ class Code2WavStreams:
 
     def export(self, stream: "Code2WavStream") -> Code2WavState:
         slot, count = stream.slot, stream.frame_count
-        if not count:
+        if not stream.has_state:
             return Code2WavState(0, self._decoder.new_keys_values(1)[0, :, :, :, :0], tuple(self._decoder.new_tails(1)))
         sight = self._keys_values.shape[4]
         seen = self._keys_values[slot, :, :, :, sight - min(count, sight) :].clone()
@@ -114,8 +114,8 @@ class Code2WavStreams:
     @torch.inference_mode()
     def restore(self, stream: "Code2WavStream", state: Code2WavState) -> None:
         """The stream has no frame yet."""
-        stream.frame_count = state.frame_count
-        if state.frame_count:
+        stream.advance(state.frame_count)
+        if stream.has_state:
             keys_values = self._decoder.new_keys_values(1)
             keys_values[0, :, :, :, keys_values.shape[4] - state.keys_values.shape[3] :] = state.keys_values
             tails = [tail.to(keys_values.device) for tail in state.tails]
@@ -123,11 +123,23 @@ class Code2WavStreams:
 
 
 class Code2WavStream:
-    """One speech, decoded as its frames come. Equal to one decode of all frames for any grouping of the pushes."""
+    """One speech, decoded as its frames come. Equal to one decode of all frames for any grouping of the pushes, on a
+    CPU with float32 to the last bit (`row_products`)."""
 
     def __init__(self, streams: Code2WavStreams, slot: int) -> None:
         self.streams, self.slot = streams, slot
+        # Of the speech.
         self.frame_count = 0
+        self.has_state = False
+
+    def begin_at(self, frame: int) -> None:
+        """Before the first push: of a speech whose frames before this one do not come. The sound is that of the whole
+        speech from as many frames on as it follows from."""
+        self.frame_count = frame
+
+    def advance(self, frames: int) -> None:
+        self.frame_count += frames
+        self.has_state = self.has_state or frames > 0
 
     def push(self, codes: Tensor) -> Tensor:
         """codes (n, quantizers), integers below the codebook size -> float32 samples that are final now, on the CPU."""

@@ -56,6 +56,7 @@ def test_pushes_of_any_size_equal_one_decode(which: str, size: int, request: pyt
     codes = draw_codes(model, 85)
     wave = pushed(model, codes, size)
     torch.testing.assert_close(wave, reference_wave(reference, codes), atol=TOLERANCE, rtol=0)
+    assert torch.equal(wave, model.decode(codes)), "to the last bit"
 
 
 @pytest.mark.parametrize("size", [1, 20, PUSH_FRAMES, 90])
@@ -79,6 +80,7 @@ def test_pushes_of_mixed_sizes_equal_one_decode(tiny_reference: TransformersRefe
     codes = draw_codes(model, 150)
     wave = pushed(model, codes, [1, 1, 40, 1, 3, 90, 14])
     torch.testing.assert_close(wave, reference_wave(tiny_reference, codes), atol=TOLERANCE, rtol=0)
+    assert torch.equal(wave, model.decode(codes)), "to the last bit"
 
 
 def test_n_frames_give_exactly_1920_n_minus_555_samples(nano: Path) -> None:
@@ -118,7 +120,7 @@ def test_streams_do_not_disturb_each_other(tiny_checkpoint: Path) -> None:
     for index in range(20):
         wave.append(stream.push(ours[index : index + 1]))
         other.push(theirs[index : index + 1])
-    torch.testing.assert_close(torch.cat(wave), model.decode(ours), atol=TOLERANCE, rtol=0)
+    assert torch.equal(torch.cat(wave), model.decode(ours))
 
 
 def test_bfloat16_stays_near_float32(nano: Path) -> None:
