@@ -19,7 +19,7 @@ _NOT_CHARGED: Final = Charged(0, 0, 0)
 class TurnUsage:
     prompt: TokenCounts = _NOTHING
     # The turn can be answered: its media are what they should be, and its prompt fits.
-    prompt_is_built: asyncio.Event = field(default_factory=asyncio.Event)
+    prompt_is_built: asyncio.Event = field(default_factory=asyncio.Event, compare=False, repr=False)
     # Of the prompt.
     cached_tokens: int = 0
     # Written by the Thinker, thoughts included.
