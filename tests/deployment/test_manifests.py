@@ -13,11 +13,14 @@ from antiphon.storage.address import read_address
 from antiphon.storage.settings import StorageSettings
 from antiphon.tenancy.settings import TenancySettings
 from services.__main__ import app
-from services.hosted import HOSTED_STAGES
+from services.experts.config import ExpertsSettings
+from services.experts.keeper_config import KeeperSettings
+from services.hosted import ALL_STAGES, HOSTED_STAGES
+from services.thinker.config import RemoteExpertSettings, ThinkerSettings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "antiphon"
-COMPONENTS = {*HOSTED_STAGES, "gateway"}
+COMPONENTS = {*ALL_STAGES, "gateway"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def options_of(command: str) -> set[str]:
 
 def test_both_run_every_service(components: dict[str, dict[str, Any]], composed: dict[str, dict[str, Any]]) -> None:
     assert components.keys() == composed.keys() - {"redis"} == COMPONENTS
-    assert {name for name, component in components.items() if component["grpc"]} == set(HOSTED_STAGES)
+    assert {name for name, component in components.items() if component["grpc"]} == set(ALL_STAGES)
 
 
 @pytest.mark.parametrize("name", sorted(COMPONENTS))
@@ -103,3 +106,29 @@ def test_redis_drops_nothing_and_keeps_what_it_was_told(composed: dict[str, dict
     for told in (chart, " ".join(composed["redis"]["command"])):
         assert "noeviction" in told
         assert "--appendonly" in told
+
+
+def test_shards_and_who_calls_them_are_told_in_words_that_they_know(
+    composed: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component = (CHART / "templates" / "component.yaml").read_text()
+    told = {**composed["thinker"]["environment"], **composed["experts"]["environment"]}
+    told["ANTIPHON_THINKER_EXPERTS"] = "remote"
+    for name, value in told.items():
+        assert name in component, name
+        monkeypatch.setenv(name, str(value))
+    assert ThinkerSettings(checkpoint=ROOT).experts == "remote"
+    shard, keeper = ExpertsSettings(checkpoint=ROOT), KeeperSettings()
+    assert (shard.holds, str(shard.socket_folder), keeper.least_copies) == ("none", "/run/antiphon", 2)
+    assert RemoteExpertSettings().addresses == keeper.addresses == "experts:50051"
+    values = yaml.safe_load((CHART / "values.yaml").read_text())["experts"]
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["experts"]["properties"]
+    assert set(re.findall(r"\.Values\.experts\.(\w+)", component)) == values.keys() == schema.keys()
+
+
+def test_without_shards_thinkers_have_their_experts_themselves(
+    components: dict[str, dict[str, Any]], composed: dict[str, dict[str, Any]]
+) -> None:
+    assert components["experts"]["replicas"] == 0
+    assert composed["experts"]["profiles"] == ["experts"]
+    assert composed["thinker"]["environment"]["ANTIPHON_THINKER_EXPERTS"].endswith(":-local}")
