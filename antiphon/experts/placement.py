@@ -54,6 +54,8 @@ class PlacementRules:
 
 # Of the mean load, what a shard that is new gets at least, if it can.
 _NEW_SHARE: Final = 0.9
+# Of the copies that there may be; more are not worth a change.
+_ENOUGH: Final = 0.9
 
 
 class Placement:
@@ -121,9 +123,10 @@ class _Planner:
         return Evenness(self._rules.keep_below if has_room else np.inf, least if has_room else 0.0, self._rules.aim)
 
     def _is_uneven(self) -> bool:
-        """A shard is new, or has more than it shall have."""
-        experts_held = self._held.sum(axis=(1, 2))
-        return bool((experts_held < self._fair / 2).any() or (experts_held > self._limits).any())
+        """A shard is new, or has more than it shall have, or there are far fewer copies than there may be."""
+        held = self._held.sum(axis=(1, 2))
+        is_off = (held < self._fair / 2).any() or (held > self._limits).any()
+        return bool(is_off or held.sum() < _ENOUGH * self._total)
 
     def _broken(self, held: Held) -> NDArray[np.bool_]:
         """(layers): an expert has no copy, too few, or all in one domain."""

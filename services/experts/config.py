@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antiphon.model.placement import DeviceName, TypeName
+from services.experts.keeper_config import KeeperSettings
 
 
 class ExpertsSettings(BaseSettings):
@@ -40,9 +41,14 @@ class ExpertsSettings(BaseSettings):
     pairs_per_call: int = Field(32_768, gt=0)
     # That one link may ask to be mapped.
     shared_memory_mb: int = Field(1024, gt=0)
+    # Experts that are given up linger for so long: trunks that have not heard of it yet still call them here.
+    linger_seconds: float = Field(2.0, ge=0)
     # What a trunk reported of its routing is forgotten after this.
     report_seconds: float = Field(30.0, gt=0)
     # Of trunks whose reports are kept.
     reports: int = Field(256, gt=0)
+    # Where experts are held is kept by one of the shards, for all.
+    keeper: KeeperSettings = Field(default_factory=KeeperSettings)
+
     # A shard that is about to stop has nothing to do any more when nobody has called for so long.
     idle_seconds: float = Field(2.0, gt=0)

@@ -5,20 +5,27 @@ A call keeps what it found when it began: an expert that is given up meanwhile g
 
 import logging
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, Protocol
 
+import torch
+
 from antiphon.errors import AntiphonError, Conflict, InternalError, InvalidInput, TooLarge
 from antiphon.experts.table import ExpertKey
 from antiphon.model.expert_weights import EXPERTS_AT_ONCE
 from antiphon.model.kernels.packed_experts import ExpertWeights
+from services.experts.held_layer import HeldLayer, held_layer
 
 _LOG = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 2.0
+# While something lingers, between two looks whether it may go.
+_LOOK_SECONDS: Final = 0.05
+_CPU: Final = torch.device("cpu")
 
 
 class ReadsExperts(Protocol):
@@ -36,10 +43,21 @@ class Pending:
 
 
 class Holdings:
-    def __init__(self, reader: ReadsExperts, keys: frozenset[ExpertKey], capacity: int) -> None:
-        """keys: all that there are."""
-        self._reader, self._keys, self.capacity = reader, keys, capacity
-        self._layers: list[Mapping[int, ExpertWeights]] = [{} for _ in {layer for layer, _ in keys}]
+    def __init__(
+        self,
+        reader: ReadsExperts,
+        keys: frozenset[ExpertKey],
+        capacity: int,
+        *,
+        device: torch.device = _CPU,
+        linger_seconds: float = 0.0,
+    ) -> None:
+        """keys: all that there are. What is not wanted any more lingers here, until trunks know of it, for so long."""
+        self._reader, self._keys, self.capacity, self._device = reader, keys, capacity, device
+        self._linger_seconds = linger_seconds
+        self._layer_experts = len({expert for _, expert in keys})
+        self._layers = [HeldLayer() for _ in {layer for layer, _ in keys}]
+        self._unwanted_since: dict[ExpertKey, float] = {}
         self._held: frozenset[ExpertKey] = frozenset()
         self._wanted: frozenset[ExpertKey] = frozenset()
         self._changed = threading.Condition()
@@ -47,13 +65,17 @@ class Holdings:
         self._thread = threading.Thread(target=self._run, name="expert loading", daemon=True)
         self.epoch = 0
 
-    def of_layer(self, layer: int) -> Mapping[int, ExpertWeights]:
-        """Never changed: what comes later is in another one."""
+    def of_layer(self, layer: int) -> HeldLayer:
         return self._layers[layer]
 
     @property
     def held(self) -> frozenset[ExpertKey]:
         return self._held
+
+    @property
+    def staying(self) -> frozenset[ExpertKey]:
+        """Of what is held, what is not about to be given up."""
+        return self._held & self._wanted
 
     def load_now(self, wanted: Iterable[ExpertKey]) -> None:
         """Before the first call: raises CheckpointError."""
@@ -85,6 +107,8 @@ class Holdings:
             self.epoch = epoch
             if known is not None:
                 self._wanted = known
+                now = time.monotonic()
+                self._unwanted_since = {key: self._unwanted_since.get(key, now) for key in self._held - known}
             self._changed.notify_all()
             return self.pending()
 
@@ -112,15 +136,23 @@ class Holdings:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._wanted != self._held)
+            while not (self._is_closed or self._loadable() or self._droppable()):
+                self._changed.wait(_LOOK_SECONDS if self._held - self._wanted else None)
             return not self._is_closed
+
+    def _loadable(self) -> frozenset[ExpertKey]:
+        return self._wanted - self._held if len(self._held) < self.capacity else frozenset()
+
+    def _droppable(self) -> list[ExpertKey]:
+        before = time.monotonic() - self._linger_seconds
+        return sorted(key for key in self._held - self._wanted if self._unwanted_since.get(key, before) <= before)
 
     def _take_a_step(self) -> None:
         """New ones first, for as long as there is room for them."""
         with self._changed:
-            surplus, missing = sorted(self._held - self._wanted), self._wanted - self._held
-        room = self.capacity - len(self._held)
-        if missing and room:
+            missing, surplus = self._loadable(), self._droppable()
+            room = self.capacity - len(self._held)
+        if missing:
             layer, experts = _in_groups(missing)[0]
             self._load(layer, experts[:room])
         else:
@@ -128,17 +160,18 @@ class Holdings:
 
     def _load(self, layer: int, experts: Sequence[int]) -> None:
         read = self._reader.read(layer, experts)
-        self._replace(layer, {**self._layers[layer], **read})
+        self._replace(layer, {**self._layers[layer].experts, **read})
 
     def _drop(self, keys: Collection[ExpertKey]) -> None:
         for layer, group in groupby(sorted(keys), key=itemgetter(0)):
             gone = {expert for _, expert in group}
-            kept = {expert: weights for expert, weights in self._layers[layer].items() if expert not in gone}
+            kept = {expert: weights for expert, weights in self._layers[layer].experts.items() if expert not in gone}
             self._replace(layer, kept)
 
     def _replace(self, layer: int, experts: Mapping[int, ExpertWeights]) -> None:
+        made = held_layer(experts, self._layer_experts, self._device)
         with self._changed:
-            self._layers[layer] = experts
+            self._layers[layer] = made
             others = frozenset(key for key in self._held if key[0] != layer)
             self._held = others | {(layer, expert) for expert in experts}
             self._changed.notify_all()

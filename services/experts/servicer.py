@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, InvalidInput, Unavailable
+from antiphon.errors import AntiphonError, InvalidInput, Unavailable
 from antiphon.v1.expert_service_pb2 import (
     AssignRequest,
     AssignResponse,
@@ -91,7 +91,7 @@ class ExpertsServicer:
             socket_path=identity.socket_path,
             model=model_message(engine.model),
             epoch=holdings.epoch,
-            held=layer_experts(holdings.held),
+            held=layer_experts(holdings.staying),
             loading_count=holdings.pending().loading,
             capacity=holdings.capacity,
             is_draining=engine.is_draining,
@@ -140,12 +140,14 @@ class ExpertsServicer:
             self._idle.discard(task)
 
     def _answer(self, reader: CallReader, request: ComputeRequest, arrived: float) -> ComputeResponse:
-        """On a thread. Raises what ends the stream: what is malformed, and defects."""
+        """On a thread. Raises what ends the stream: what is malformed."""
         response = ComputeResponse(sequence=request.sequence)
         try:
             call = reader.read_inline(request)
             computed = self._engine.compute(call, arrived, request.timeout_microseconds / 1e6)
-        except (Conflict, DeadlineExceeded, Unavailable) as error:
+        except InvalidInput:
+            raise
+        except Exception as error:
             response.refusal.CopyFrom(refusals.refusal_of(error))
             return response
         response.rows.CopyFrom(tensors.pack(call.into))

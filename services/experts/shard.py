@@ -8,21 +8,32 @@ import grpc
 
 from antiphon.errors import Unavailable
 from antiphon.hosting.service import HostedService, ServiceLoad
+from antiphon.telemetry.metrics import process_metrics
+from antiphon.telemetry.shard_metrics import exposed
+from antiphon.wire.channels import Channels
 from antiphon.wire.expert_links import methods
+from antiphon.wire.expert_links.client import ExpertsClient
 from antiphon.wire.expert_links.host import this_host
+from antiphon.wire.expert_links.named_shards import NamedShards, ShardAddresses
 from services.experts.config import ExpertsSettings
 from services.experts.engine import ExpertsEngine
+from services.experts.keeper import PlacementKeeper
+from services.experts.keeper_desk import WireDesk
 from services.experts.servicer import ExpertsServicer, ShardIdentity
 from services.experts.socket_place import socket_place
+from services.experts.successors import Successors
 from services.experts.unix_server import UnixServer
 
 
-def host(settings: ExpertsSettings) -> HostedService:
-    return hosted(ExpertsEngine(settings))
+def host(settings: ExpertsSettings, addresses: ShardAddresses | None = None) -> HostedService:
+    """addresses: of all shards, where somebody knows them; otherwise those of the settings."""
+    return hosted(ExpertsEngine(settings), addresses)
 
 
-def hosted(engine: ExpertsEngine) -> HostedService:
-    shard = Shard(engine)
+def hosted(engine: ExpertsEngine, addresses: ShardAddresses | None = None) -> HostedService:
+    keeper = engine.settings.keeper
+    named = NamedShards(keeper.addresses.split(",")) if keeper.addresses else None
+    shard = Shard(engine, addresses or named)
     return HostedService(
         stage="experts",
         grpc_service=methods.COMPUTE.service,
@@ -32,12 +43,17 @@ def hosted(engine: ExpertsEngine) -> HostedService:
         close=shard.close,
         check=engine.check,
         load=lambda: ServiceLoad(waiting=engine.waiting),
+        signals=engine.signals,
     )
 
 
 class Shard:
-    def __init__(self, engine: ExpertsEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: ExpertsEngine, addresses: ShardAddresses | None) -> None:
+        """addresses: of all shards; without them nobody keeps the placement."""
+        self._engine, self._addresses = engine, addresses
+        self._keeping: asyncio.Task[None] | None = None
+        self._successors: Successors | None = None
+        self._channels = Channels()
         self._opened = ExitStack()
         self._servicer: ExpertsServicer | None = None
 
@@ -49,6 +65,9 @@ class Shard:
         identity = ShardIdentity(shard_id, host_id, settings.zone or host_id, socket_path)
         self._servicer = ExpertsServicer(self._engine, identity)
         self._opened.callback(self._servicer.close)
+        self._opened.enter_context(exposed(self._engine.counts, process_metrics().registry))
+        if self._addresses is not None:
+            self._keep(shard_id, self._addresses)
 
     def add_to_server(self, server: grpc.aio.Server) -> None:
         servicer = self._servicer
@@ -60,13 +79,24 @@ class Shard:
         methods.REPORT.add_to_server(server, servicer.report)
 
     async def drain(self, grace_seconds: float) -> None:
-        await self._engine.drain(grace_seconds)
+        await self._engine.drain(grace_seconds, None if self._successors is None else self._successors.hold)
         if self._servicer is not None:
             self._servicer.end_idle_streams()
 
     async def close(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        await self._channels.close()
         await self._engine.close()
         await asyncio.to_thread(self._opened.close)
+
+    def _keep(self, shard_id: str, addresses: ShardAddresses) -> None:
+        settings, model = self._engine.settings.keeper, self._engine.model
+        desk = WireDesk(ExpertsClient(self._channels), addresses, settings.answer_seconds)
+        keeper = PlacementKeeper(shard_id, model, desk, settings)
+        self._keeping = asyncio.create_task(keeper.run(), name="expert placement")
+        self._successors = Successors(shard_id, model, desk)
 
     def _listen(self, shard_id: str) -> str:
         path = self._opened.enter_context(socket_place(self._engine.settings.socket_folder, shard_id))
