@@ -33,12 +33,12 @@ from antiphon.wire.channels import Channels
 from antiphon.wire.expert_links.client import ExpertsClient
 from antiphon.wire.expert_links.grpc_link import GrpcLink
 from antiphon.wire.expert_links.unix_link import UnixLink
-from benchmarks.expert_shards import running_shards
+from benchmarks.expert_shards import ShardFleet, shard_fleet
 from benchmarks.expert_tokens import tokens
 
 _LAYERS_OF_A_TOKEN: Final = 48
 _ANSWER_SECONDS: Final = 60.0
-_WAYS: Final = {"shared memory": "true", "gRPC": "false"}
+_WAYS: Final = {"shared memory": True, "gRPC": False}
 # One layer and half the experts of the real Thinker, which fit a small machine; each token has 8 of them all the same.
 _REAL_LAYERS: Final = {"num_hidden_layers": 1, "num_experts": 64, "num_experts_per_tok": 8} | {
     "hidden_size": 2048,
@@ -80,20 +80,20 @@ def calls(
         print(f"{size}, {dtype}, {shards} shard(s); load of the machine {os.getloadavg()[0]:.1f}")
         layers = _local(checkpoint, getattr(torch, dtype))
         for way, shares_memory in _WAYS.items():
-            with running_shards(checkpoint, shards, dtype=dtype, shares_memory=shares_memory) as addresses:
-                asyncio.run(_measure(way, layers, addresses, [int(each) for each in batches.split(",")], seconds))
+            with shard_fleet(checkpoint, shards, dtype=dtype, shares_memory=shares_memory) as fleet:
+                asyncio.run(_measure(way, layers, fleet, [int(each) for each in batches.split(",")], seconds))
 
 
 async def _measure(
     way: str,
     layers: "tuple[ExpertModel, list[Experts]]",
-    addresses: Sequence[str],
+    fleet: ShardFleet,
     batches: Sequence[int],
     seconds: float,
 ) -> None:
     channels = Channels()
     client, (model, local) = ExpertsClient(channels), layers
-    told = [await client.describe(address, timeout_seconds=_ANSWER_SECONDS) for address in addresses]
+    told = await fleet.ready()
     links = [client.link(shard) for shard in told]
     for rows in batches:
         await asyncio.to_thread(_compare, way, rows, model, local[0], told, links, seconds)

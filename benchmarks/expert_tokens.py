@@ -21,7 +21,7 @@ from antiphon.engine.sampler import SamplingParameters
 from antiphon.hosting.default_checkpoint import default_checkpoint
 from antiphon.model.random_tensors import RANDOM_WEIGHTS
 from antiphon.wire.generation import PromptNumbers
-from benchmarks.expert_shards import running_shards
+from benchmarks.expert_shards import shard_fleet
 from services.thinker.config import RemoteExpertSettings, ThinkerSettings
 from services.thinker.engine import Question, ThinkerEngine, end_token_ids
 from services.thinker.request import Token
@@ -75,11 +75,9 @@ async def _compare(
     async with AsyncExitStack() as stack:
         local = Way("local", await stack.enter_async_context(_engine(checkpoint, dtype)))
         ways = [local]
-        for name, shares_memory in (("shared memory", "true"), ("gRPC", "false")):
-            addresses = stack.enter_context(
-                running_shards(checkpoint, shards, dtype=dtype, shares_memory=shares_memory)
-            )
-            remote = RemoteExpertSettings(addresses=",".join(addresses))
+        for name, shares_memory in (("shared memory", True), ("gRPC", False)):
+            fleet = stack.enter_context(shard_fleet(checkpoint, shards, dtype=dtype, shares_memory=shares_memory))
+            remote = RemoteExpertSettings(addresses=",".join(fleet.addresses))
             ways.append(Way(name, await stack.enter_async_context(_engine(checkpoint, dtype, remote))))
             if halved:
                 in_halves = remote.model_copy(update={"halved_rows": 2})

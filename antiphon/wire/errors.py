@@ -85,12 +85,14 @@ def metadata_of(error: AntiphonError) -> Metadata:
     return tuple(pairs)
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError, *, called: str) -> AntiphonError:
-    """`called` names the stage for the reader, such as "talker"."""
+def from_rpc_error(error: grpc.aio.AioRpcError, *, called: str, level: int = logging.WARNING) -> AntiphonError:
+    """`called` names the stage for the reader, such as "talker". level: at which a status without an error of ours is
+    logged."""
     told = _texts(error.trailing_metadata())
     message = error.details() or f"The {called} stage failed with {error.code().name}."
     kind = _CLASS_NAMED.get(told.get(TYPE_KEY, ""))
     if kind is None:
+        _LOG.log(level, "The %s stage answered %s: %s", called, error.code().name, message)
         return _from_bare_status(error.code(), message, called)
     if issubclass(kind, AtCapacity | RateLimited):
         return kind(message, retry_after_seconds=_seconds(told.get(RETRY_AFTER_KEY)))
@@ -113,7 +115,6 @@ def _family_members(error: BaseException) -> Iterator[AntiphonError]:
 
 def _from_bare_status(status: grpc.StatusCode, details: str, called: str) -> AntiphonError:
     """gRPC's own details may hold addresses: they are the operator's to read, not the caller's."""
-    _LOG.warning("The %s stage answered %s: %s", called, status.name, details)
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return errors.TooLarge(f"A message to or from the {called} stage is too large. Send less.")
     kind = _CLASS_OF.get(status, InternalError)

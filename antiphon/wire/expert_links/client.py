@@ -70,5 +70,6 @@ class ExpertsClient:
         try:
             response: ResponseT = await call(request, timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
-            raise errors.from_rpc_error(error, called="experts") from error
+            # Who asks, asks again and again, also those that are gone, and says himself what that means.
+            raise errors.from_rpc_error(error, called="experts", level=logging.DEBUG) from error
         return response
