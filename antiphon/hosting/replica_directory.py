@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +19,9 @@ _LOG = logging.getLogger(__name__)
 # A replica with more calls than this, given the mean of all, takes no call for what it has computed.
 _FULL_FACTOR: Final = 1.5
 _FULL_CALLS: Final = 4
+# Who has not reported takes over for so long when nobody else is left: he may have been too busy, and answers calls
+# nevertheless. Asking anew waits for the dead, too.
+_BELIEVED_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,28 @@ class _Table:
     """What is known of one stage's replicas, and who was sent there since."""
 
     reports: Sequence[ReplicaReport] = ()
+    # Those who reported before and not this time, and when they did last.
+    silent: dict[ReplicaReport, float] = field(default_factory=dict)
     asked_seconds: float = float("-inf")
+    heard_seconds: float = float("-inf")
     sent: Counter[str] = field(default_factory=Counter)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     renewing: asyncio.Task[None] | None = None
+
+    def note(self, reports: Sequence[ReplicaReport], asked_seconds: float) -> None:
+        """Asked then; nobody's answer keeps what was known."""
+        self.asked_seconds = asked_seconds
+        self.sent.clear()
+        if not reports:
+            return
+        heard = {report.address for report in reports}
+        known = {**self.silent, **dict.fromkeys(self.reports, self.heard_seconds)}
+        self.silent = {
+            each: since
+            for each, since in known.items()
+            if each.address not in heard and since + _BELIEVED_SECONDS > asked_seconds
+        }
+        self.reports, self.heard_seconds = tuple(reports), asked_seconds
 
 
 class ReplicaDirectory:
@@ -56,11 +77,13 @@ class ReplicaDirectory:
     async def locate(self, stage: StageName, *, avoiding: Collection[str] = (), affinity: bytes = b"") -> str:
         """Asks anew at once if all that is known has just failed, or is nothing."""
         table = self._tables.setdefault(stage, _Table())
-        if not _open_ones(table, avoiding):
+        if not (_open_ones(table.reports, avoiding) or _open_ones(table.silent, avoiding)):
             await self._read(stage, table)
         if table.renewing is None:
             table.renewing = asyncio.create_task(self._renew(stage, table), name=f"replicas of {stage}")
-        candidates = _open_ones(table, avoiding) or _open_ones(table)
+        candidates = (
+            _open_ones(table.reports, avoiding) or _open_ones(table.silent, avoiding) or _open_ones(table.reports)
+        )
         if not candidates:
             raise Unavailable(f"No replica of the {stage} stage is ready.")
         chosen = _preferred(table, candidates, affinity) if affinity else _least_loaded(table, candidates)
@@ -70,6 +93,14 @@ class ReplicaDirectory:
     async def reports(self, stage: StageName) -> Sequence[ReplicaReport]:
         """Of all replicas, asked now."""
         return await self._ask(stage)
+
+    async def addresses(self, stage: StageName) -> Sequence[str]:
+        """None where the stage does not run, or cannot be asked now."""
+        try:
+            return [report.address for report in await self._ask(stage)]
+        except Exception:
+            _LOG.debug("The replicas of the %s could not be asked.", stage, exc_info=True)
+            return ()
 
     async def close(self) -> None:
         renewing = [table.renewing for table in self._tables.values() if table.renewing is not None]
@@ -96,12 +127,11 @@ class ReplicaDirectory:
             except Exception:
                 _LOG.warning("The replicas of the %s could not be asked.", stage, exc_info=True)
                 return
-            table.reports, table.asked_seconds = tuple(reports) or table.reports, began_seconds
-            table.sent.clear()
+            table.note(reports, began_seconds)
 
 
-def _open_ones(table: _Table, avoiding: Collection[str] = ()) -> list[ReplicaReport]:
-    return [report for report in table.reports if not report.is_draining and report.address not in avoiding]
+def _open_ones(reports: Iterable[ReplicaReport], avoiding: Collection[str] = ()) -> list[ReplicaReport]:
+    return [report for report in reports if not report.is_draining and report.address not in avoiding]
 
 
 def _load(table: _Table, report: ReplicaReport) -> int:

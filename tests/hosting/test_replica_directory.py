@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from antiphon.errors import Unavailable
+from antiphon.hosting import replica_directory
 from antiphon.hosting.replica_directory import ReplicaDirectory, ReplicaReport
 from antiphon.telemetry.names import StageName
 
@@ -68,6 +69,29 @@ async def test_a_conversation_stays_where_it_was_until_that_is_gone_or_full() ->
     replicas.reports = [ReplicaReport(name, active_calls=40 if name == home else 0) for name in "abc"]
     await directory.locate("thinker", avoiding="abcd")
     assert await directory.locate("thinker", affinity=b"1") != home
+
+
+async def test_whoever_was_too_busy_to_report_takes_over_at_once_when_another_dies() -> None:
+    replicas = Replicas([ReplicaReport("a"), ReplicaReport("busy", 3)])
+    directory = ReplicaDirectory(replicas.ask, renew_seconds=0.02)
+    await directory.locate("talker")
+    replicas.reports = [ReplicaReport("a")]
+    await asyncio.sleep(0.1)
+    replicas.delay_seconds = 60.0  # as Serve, who asks the dead one, too
+    async with asyncio.timeout(5):
+        assert await directory.locate("talker", avoiding=["a"]) == "busy"
+    await directory.close()
+
+
+async def test_whoever_is_silent_for_long_takes_over_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_directory, "_BELIEVED_SECONDS", 0.05)
+    replicas = Replicas([ReplicaReport("a"), ReplicaReport("gone")])
+    directory = ReplicaDirectory(replicas.ask, renew_seconds=0.02)
+    await directory.locate("talker")
+    replicas.reports = [ReplicaReport("a")]
+    await asyncio.sleep(0.5)
+    assert await directory.locate("talker", avoiding=["a"]) == "a"
+    await directory.close()
 
 
 async def test_no_call_waits_for_reports_after_the_first() -> None:
