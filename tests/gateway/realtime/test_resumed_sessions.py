@@ -4,7 +4,10 @@ that was being given goes on, nothing twice and nothing missing."""
 import asyncio
 import base64
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,7 @@ from tests.gateway.realtime.returning import (
     said,
     until_closed,
 )
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 
 AUDIO = "response.output_audio.delta"
 Two = tuple[tuple[str, FastAPI], ...]
@@ -51,6 +54,17 @@ async def undisturbed(url: str, **response: Any) -> list[Event]:
         await ask(client, **response)
         await client.until("response.done")
         return client.events
+
+
+async def caught_up(client: Live, app: FastAPI) -> list[Event]:
+    """What the client has, once all of it is kept."""
+    had = list(client.events)
+    session_id, last = had[0]["session"]["id"], numbers(had)[-1]
+    async with asyncio.timeout(60):
+        while True:
+            if (await app.state.sessions.events.after(ANONYMOUS_TENANT, session_id, last, 1)).last_id >= last:
+                return had
+            await asyncio.sleep(0.05)
 
 
 def ids_replaced(events: list[Event]) -> list[Any]:
@@ -313,13 +327,35 @@ async def test_a_response_ends_although_its_redis_does_not_answer(
         assert said(client.events) == said(whole)
         proxy.answers_to_cut = 0
         await client.say("and now it is back", id="back")
-        session_id, last = client.events[0]["session"]["id"], numbers(client.events)[-1]
-        async with asyncio.timeout(30):
-            while (await app.state.sessions.events.after(ANONYMOUS_TENANT, session_id, last, 1)).last_id < last:
-                await client.ask("input_audio_buffer.clear", "input_audio_buffer.cleared")
+        had = await caught_up(client, app)
         client.socket.transport.abort()
-        async with returning(other, list(client.events)) as back:
+        async with returning(other, had) as back:
             assert (await back.next())["type"] == "input_audio_buffer.cleared"
+
+
+async def test_a_response_ends_while_its_redis_hangs_and_is_kept_afterwards(
+    settings: GatewaySettings, fakes: Fakes, tmp_path: Path
+) -> None:
+    fakes.talker.frames_after_text = 40
+    fakes.talker.behaviour.pause_seconds = 0.01
+    with running_redis(tmp_path) as redis:
+        async with gateways(settings, fakes.stages(), redis.url, redis.url) as ((one, app), (other, _)):
+            whole = await undisturbed(other)
+            async with live(one) as client:
+                await ask(client)
+                await client.until(AUDIO)
+                os.kill(redis.process_id, signal.SIGSTOP)
+                try:
+                    assert (await rest(client))["status"] == "completed"
+                    assert said(client.events) == said(whole)
+                finally:
+                    os.kill(redis.process_id, signal.SIGCONT)
+                await client.say("and now it is back", id="back")
+                had = await caught_up(client, app)
+            async with returning(other, had[:20]) as back:
+                for _ in had[20:]:
+                    await back.next()
+                assert [content(event) for event in back.events] == [content(event) for event in had]
 
 
 async def test_media_live_as_long_as_their_session_is_kept(
