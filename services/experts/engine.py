@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -11,15 +11,15 @@ from typing import Final
 import torch
 
 from antiphon.errors import Conflict, Unavailable
-from antiphon.experts.calls import ExpertResult
 from antiphon.experts.served_model import expert_model
-from antiphon.experts.table import ExpertModel, ShardLoad
+from antiphon.experts.table import ExpertKey, ExpertModel, ShardLoad
 from antiphon.model.config import OmniConfig
 from antiphon.model.expert_weights import ExpertReader
-from antiphon.model.kernels.packed_experts import summed_pairs, weighted_pairs
 from antiphon.model.placement import placement
 from antiphon.model.thinker import PREFIX
 from antiphon.model.weights import Checkpoint
+from antiphon.scaling.signals import ExpertSignals
+from antiphon.telemetry.shard_metrics import ShardCounts
 from services.experts.config import ExpertsSettings
 from services.experts.holdings import Holdings
 from services.experts.load import ComputedCall, LoadMeter
@@ -27,8 +27,11 @@ from services.experts.requests import LayerCall
 from services.experts.start_set import start_set
 from services.experts.turns import Turns
 
-_LOOK_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.1
 _LONGEST_CALL_SECONDS: Final = 3600.0
+
+# Whether others can do without a shard that holds these.
+MayGo = Callable[[frozenset[ExpertKey]], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,30 @@ class ExpertsEngine:
     def load(self) -> ShardLoad:
         return self._meter.load(trunks=self._links)
 
+    def signals(self) -> ExpertSignals:
+        """Zeros until it has loaded."""
+        if self._opened is None:
+            return ExpertSignals(0.0, 0.0, 0.0, 0.0)
+        load, opened = self.load(), self._opened
+        return ExpertSignals(
+            queued_p95_seconds=load.queued_p95_microseconds / 1e6,
+            utilisation=load.utilisation,
+            capacity=opened.holdings.capacity,
+            experts=len(opened.model.keys),
+        )
+
+    def counts(self) -> ShardCounts:
+        load = self.load()
+        return ShardCounts(
+            queued_p95_seconds=load.queued_p95_microseconds / 1e6,
+            computed_p50_seconds=load.computed_p50_microseconds / 1e6,
+            utilisation=load.utilisation,
+            held=len(self.holdings.held),
+            links=load.trunks,
+            calls=load.calls,
+            pairs=load.pairs,
+        )
+
     def check(self) -> None:
         """Raises when it cannot answer any more."""
         if self._opened is not None:
@@ -73,17 +100,25 @@ class ExpertsEngine:
         self._opened = await asyncio.to_thread(self._open)
         self._opened.holdings.start()
 
-    async def drain(self, grace_seconds: float) -> None:
-        """Tells that it is going, and answers until nobody has called for a while or the grace is over."""
+    async def drain(self, grace_seconds: float, may_go: MayGo | None = None) -> None:
+        """Tells that it is going, and answers until it may go and nobody has called for a while, or until the grace is
+        over."""
         self.is_draining = True
         over, calls, since = time.monotonic() + grace_seconds, -1, 0.0
         while not self.is_stopping and (now := time.monotonic()) < over:
             if self._meter.calls != calls:
                 calls, since = self._meter.calls, now
-            elif now - since >= self.settings.idle_seconds:
+            elif now - since >= self.settings.idle_seconds and await self._may_go(may_go, over - now):
                 break
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(min(_LOOK_SECONDS, max(over - now, 0.0)))
         self.is_stopping = True
+
+    async def _may_go(self, may_go: MayGo | None, within_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(within_seconds):
+                return may_go is None or await may_go(self.holdings.held)
+        except TimeoutError:
+            return False
 
     async def close(self) -> None:
         self.is_stopping = True
@@ -111,9 +146,8 @@ class ExpertsEngine:
             raise Unavailable("The expert shard is stopping. Call another copy.")
         with self.turn(arrived + min(timeout_seconds, _LONGEST_CALL_SECONDS)):
             began = time.monotonic()
-            compute = weighted_pairs if call.result is ExpertResult.PAIRS else summed_pairs
             try:
-                compute(self.holdings.of_layer(call.layer), call.pairs, call.into)
+                self.holdings.of_layer(call.layer).answer(call.pairs, call.result, call.into)
             except KeyError as missing:
                 raise Conflict(f"Expert {missing} of layer {call.layer} is not held here (any more).") from None
             computed = ComputedCall(arrived, began, time.monotonic())
@@ -140,6 +174,12 @@ class ExpertsEngine:
         checkpoint = Checkpoint(self.settings.checkpoint)
         model = expert_model(checkpoint, PREFIX, config, where.dtype)
         reader = ExpertReader.of(checkpoint, PREFIX, config, where.dtype, where.device)
-        holdings = Holdings(reader, model.keys, self.settings.capacity or len(model.keys))
+        holdings = Holdings(
+            reader,
+            model.keys,
+            self.settings.capacity or len(model.keys),
+            device=where.device,
+            linger_seconds=self.settings.linger_seconds,
+        )
         holdings.load_now(start_set(self.settings.holds, self.settings.copies, model))
         return _Opened(model, holdings)

@@ -159,12 +159,8 @@ class _Conversation:
             self._sequence = request.sequence
             call = self._reader.read_shared(request, self._memory)
             computed = self._engine.compute(call, arrived, request.timeout_microseconds / 1e6)
-        except AntiphonError as error:
+        except Exception as error:
             return ComputeResponse(sequence=self._sequence, refusal=refusals.refusal_of(error))
-        except Exception:
-            _LOG.exception("An expert call failed by a defect.")
-            failed = ComputeRefusal(reason=ComputeRefusal.REASON_FAILED, message="The shard failed by a defect.")
-            return ComputeResponse(sequence=self._sequence, refusal=failed)
         response = self._response
         response.sequence = self._sequence
         response.queued_microseconds = computed.queued_microseconds

@@ -36,12 +36,21 @@ class RunningShard:
 
 @asynccontextmanager
 async def running_shard(
-    checkpoint: Path, *, drain_seconds: float = 0.0, **settings: Any
+    checkpoint: Path, *, drain_seconds: float = 0.0, known: list[str] | None = None, **settings: Any
 ) -> AsyncIterator[RunningShard]:
+    """known: addresses of all shards, to which it adds its own; one of them keeps their placement."""
+
+    async def addresses() -> Sequence[str]:
+        return known or ()
+
     engine = ExpertsEngine(ExpertsSettings(checkpoint=checkpoint, **settings))
     limits = ServerLimits(drain_seconds=drain_seconds)
-    async with serving([hosted(engine)], "127.0.0.1:0", limits) as server:
-        yield RunningShard(engine, server, f"127.0.0.1:{server.port}")
+    service = hosted(engine, None if known is None else addresses)
+    async with serving([service], "127.0.0.1:0", limits) as server:
+        running = RunningShard(engine, server, f"127.0.0.1:{server.port}")
+        if known is not None:
+            known.append(running.address)
+        yield running
 
 
 @asynccontextmanager

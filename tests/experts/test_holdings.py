@@ -62,7 +62,7 @@ def test_what_is_assigned_is_held_soon(holdings: Holdings) -> None:
     pending = holdings.assign(1, wanted)
     assert pending.loading <= 2
     assert settled(holdings, wanted)
-    assert holdings.of_layer(2)[11].down.tolist() == [2, 11]
+    assert holdings.of_layer(2).experts[11].down.tolist() == [2, 11]
     assert holdings.pending().loading == holdings.pending().dropping == 0
 
 
@@ -80,8 +80,25 @@ def test_a_call_keeps_what_it_found(holdings: Holdings) -> None:
     found = holdings.of_layer(0)
     holdings.assign(1, frozenset())
     assert settled(holdings, frozenset())
-    assert found[3].down.tolist() == [0, 3]
-    assert not holdings.of_layer(0)
+    assert found.experts[3].down.tolist() == [0, 3]
+    assert not holdings.of_layer(0).experts
+
+
+def test_what_is_given_up_lingers_until_trunks_know_of_it(reader: Reader) -> None:
+    holdings = Holdings(reader, KEYS, capacity=20, linger_seconds=0.3)
+    first, second = frozenset({(0, 0)}), frozenset({(1, 1)})
+    holdings.load_now(first)
+    holdings.start()
+    began = time.monotonic()
+    holdings.assign(1, second)
+    assert settled(holdings, first | second)
+    assert holdings.staying == second
+    assert settled(holdings, second)
+    assert time.monotonic() - began >= 0.3
+    holdings.assign(2, first)
+    holdings.assign(3, second | first)
+    assert settled(holdings, second | first)
+    holdings.close()
 
 
 def test_older_keepers_are_not_obeyed(holdings: Holdings) -> None:

@@ -18,6 +18,7 @@ import torch
 from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, InvalidInput, TooLarge, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult, ShardLink
 from antiphon.experts.table import ShardDescription, TrunkRouting
+from antiphon.telemetry.metrics import process_metrics
 from antiphon.v1.expert_service_pb2 import ComputeRequest, ExpertRows, ReportRequest, TenantRouting
 from antiphon.v1.expert_service_pb2 import TrunkRouting as RoutingMessage
 from antiphon.wire import arrays
@@ -27,6 +28,7 @@ from antiphon.wire.expert_links.client import ExpertsClient
 from antiphon.wire.expert_links.grpc_link import GrpcLink
 from antiphon.wire.expert_links.host import this_host
 from antiphon.wire.expert_links.unix_link import UnixLink
+from services.experts.keeper_config import KeeperSettings
 from tests.experts.running_shards import (
     ANSWER_SECONDS,
     LocalLayers,
@@ -83,6 +85,9 @@ async def test_it_tells_what_it_is_and_holds(client: ExpertsClient, shard: Runni
     assert (load.calls, load.pairs, load.trunks) == (20, 200, 1)
     assert 0 < load.utilisation <= 1
     assert load.computed_p50_microseconds > 0
+    scraped = process_metrics().exposition().decode()
+    for line in ("shard_held 32.0", "shard_calls_total 20.0", "shard_pairs_total 200.0", "shard_links"):
+        assert f"\nantiphon_expert_{line}" in scraped
 
 
 async def test_it_holds_what_it_is_assigned(client: ExpertsClient, shard: RunningShard) -> None:
@@ -115,8 +120,21 @@ async def becomes(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_experts_come_and_go_under_calls(client: ExpertsClient, shard: RunningShard, local: LocalLayers) -> None:
+async def test_experts_come_and_go_under_calls(client: ExpertsClient, nano: Path, local: LocalLayers) -> None:
     """Every call is answered rightly, or told that an expert has gone; and at the end all are there again."""
+    async with running_shard(nano, dtype="float32", linger_seconds=0.0) as shard:
+        outcomes = await _reassigned_under_calls(client, shard, local)
+    assert outcomes == {True, False}
+
+
+async def test_whoever_calls_by_an_old_table_is_answered_for_a_while(
+    client: ExpertsClient, shard: RunningShard, local: LocalLayers
+) -> None:
+    assert await _reassigned_under_calls(client, shard, local) == {True}
+
+
+async def _reassigned_under_calls(client: ExpertsClient, shard: RunningShard, local: LocalLayers) -> set[bool]:
+    """Whether calls were answered while experts were given and taken."""
     over, outcomes = threading.Event(), list[bool]()
     routed = Routed.drawn(local.model, 20)
     expected = local.layers[1](routed.hidden, routed.expert_ids, routed.weights)
@@ -145,8 +163,7 @@ async def test_experts_come_and_go_under_calls(client: ExpertsClient, shard: Run
     for link in links:
         assert len(await asyncio.to_thread(asks, link, whole_call(local))) == 10
         link.close()
-    assert True in outcomes
-    assert False in outcomes
+    return set(outcomes)
 
 
 async def test_it_hands_on_what_trunks_report(client: ExpertsClient, nano: Path) -> None:
@@ -223,6 +240,25 @@ async def test_a_link_over_grpc_ends_with_its_time(shard: RunningShard, local: L
             link.send(whole_call(local), timeout_seconds=1)
 
 
+@pytest.mark.parametrize("host_id", ["", "elsewhere"])
+async def test_a_computation_that_fails_costs_its_call_only(
+    shard: RunningShard, local: LocalLayers, host_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    async with experts_client(host_id=host_id) as client:
+        told = await described(client, shard)
+        link = await asyncio.to_thread(client.link, told)
+        with monkeypatch.context() as broken:
+            broken.setattr("services.experts.held_layer.weighted_pairs", fail)
+            with pytest.raises(Unavailable, match="failed by a defect"):
+                await asyncio.to_thread(asks, link, whole_call(local))
+        link = await asyncio.to_thread(client.link, told)
+        assert len(await asyncio.to_thread(asks, link, whole_call(local))) == 10
+        link.close()
+
+
 INLINE: dict[str, tuple[dict[str, object], type[AntiphonError], str]] = {
     "a layer beyond the model": ({"layer": 4}, InvalidInput, "layer: expected 0 to 3"),
     "more rows than came": ({"row_count": 2}, InvalidInput, "inline.hidden"),
@@ -296,6 +332,25 @@ async def test_a_shard_that_drains_serves_on_and_then_goes(nano: Path, local: Lo
             with pytest.raises(Unavailable):
                 await asyncio.to_thread(asks, link, whole_call(local))
             link.close()
+
+
+async def test_a_shard_goes_once_others_hold_what_it_holds(
+    client: ExpertsClient, nano: Path, local: LocalLayers
+) -> None:
+    keeper = KeeperSettings(look_every_seconds=0.5, settle_seconds=0.1)
+    options = {"dtype": "float32", "idle_seconds": 0.01, "keeper": keeper}
+    known: list[str] = []
+    async with (
+        running_shard(nano, known=known, holds="1/2", **options) as leaving,
+        running_shard(nano, known=known, holds="2/2", **options) as staying,
+    ):
+        began = time.monotonic()
+        await leaving.server.drain(ANSWER_SECONDS)
+        assert time.monotonic() - began < ANSWER_SECONDS, "it went by itself, not because the grace was over"
+        assert (await described(client, staying)).held == local.model.keys
+        began = time.monotonic()
+        await staying.server.drain(ANSWER_SECONDS)
+        assert time.monotonic() - began < ANSWER_SECONDS / 3, "nobody is left who could take over"
 
 
 @pytest.mark.parametrize("host_id", ["", "elsewhere"])
