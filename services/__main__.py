@@ -79,17 +79,20 @@ def gateway(
     thinker: Annotated[str, _address_option("thinker")],
     talker: Annotated[str, _address_option("talker")],
     codec: Annotated[str, _address_option("codec")],
+    experts: Annotated[str, _address_option("experts")] = "",
     listen: ListenOption = _HTTP_LISTEN,
     checkpoint: CheckpointOption = None,
     drain_seconds: DrainOption = 30.0,
 ) -> None:
-    """Serves the HTTP API over stages that run elsewhere."""
+    """Serves the HTTP API over stages that run elsewhere. Experts are the Thinker's to call; here they are for
+    administrators to see."""
     directory = StaticDirectory(
         {
             "encoders": encoders.split(","),
             "thinker": thinker.split(","),
             "talker": talker.split(","),
             "codec": codec.split(","),
+            "experts": [each for each in experts.split(",") if each],
         }
     )
     options = StageOptions(listen, checkpoint or default_checkpoint(), None, drain_seconds)

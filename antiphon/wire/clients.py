@@ -1,7 +1,7 @@
 """The four stages over gRPC: deadline, trace context, replicas that take over, errors of our family, a clean end."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,6 +16,8 @@ from antiphon.wire.attempts import Attempts, Surroundings
 from antiphon.wire.call_limits import CallLimits
 from antiphon.wire.channels import ChannelLimits, Channels
 from antiphon.wire.directory import Directory
+from antiphon.wire.expert_links.named_shards import NamedShards
+from antiphon.wire.expert_links.shard_view import ShardView
 from antiphon.wire.liveness import Liveness
 from antiphon.wire.methods import RequestT, ResponseT, StreamMethod
 from antiphon.wire.replay import ReplayableRequests
@@ -58,6 +60,14 @@ class StageCaller:
         around = self._around
         failed = around.liveness.failed
         return await health.serving_stages(around.channels, around.directory, methods.SERVICES, avoiding=failed)
+
+    def expert_shards(self) -> ShardView:
+        """To look at, where the directory knows of any."""
+
+        async def addresses() -> Sequence[str]:
+            return await NamedShards(await self._around.directory.addresses("experts"))()
+
+        return ShardView(self._around.channels, addresses)
 
     def stages(self, affinity: bytes = b"") -> Stages:
         """Calls of one affinity meet the replicas that have what calls before them computed."""

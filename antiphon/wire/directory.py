@@ -15,6 +15,10 @@ class Directory(Protocol):
         one for as long as it is there; calls of none are spread. Raises Unavailable without any."""
         ...
 
+    async def addresses(self, stage: StageName) -> Sequence[str]:
+        """Of all replicas of the stage, as far as they are known now."""
+        ...
+
 
 class StaticDirectory:
     """Addresses that are known from the start, taken in turn. A name that stands for several hosts is one address:
@@ -34,6 +38,9 @@ class StaticDirectory:
         if affinity:
             return max(candidates, key=lambda address: preference(affinity, address))
         return candidates[next(self._turn) % len(candidates)]
+
+    async def addresses(self, stage: StageName) -> Sequence[str]:
+        return self._addresses.get(stage, ())
 
 
 def preference(affinity: bytes, address: str) -> bytes:

@@ -9,6 +9,7 @@ import typer
 
 from services.command_line.ask import ask
 from services.command_line.bench.command import bench
+from services.command_line.experts import experts
 from services.command_line.keys import keys, usage
 from services.command_line.serve import serve
 from services.command_line.trace import trace
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(serve)
 app.command()(trace)
+app.command()(experts)
 app.command()(bench)
 app.add_typer(keys, name="keys")
 app.add_typer(usage, name="usage")

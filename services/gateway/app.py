@@ -17,6 +17,7 @@ from antiphon.tenancy.settings import TenancySettings
 from antiphon.wire.stages import Stages
 from services.gateway import openapi
 from services.gateway.admin import admin_router
+from services.gateway.admin_experts import ReadExperts, experts_router, no_experts
 from services.gateway.admission import Admission
 from services.gateway.answer_journal import AnswerJournals
 from services.gateway.audio.door import TurnDoor
@@ -50,9 +51,10 @@ def create_app(
     metrics: Metrics | None = None,
     storage: Storage | None = None,
     tenancy: Tenancy | None = None,
+    experts: ReadExperts = no_experts,
 ) -> FastAPI:
     """`stages` and `storage` belong to the caller, who closes them; without a storage all state is in this process.
-    `tenancy` is made of them and of ANTIPHON_ variables where it is not given.
+    `tenancy` is made of them and of ANTIPHON_ variables where it is not given. `experts`: for administrators to see.
     Closing `app.state.gate` begins its end."""
     metrics = metrics or process_metrics()
     media_client = httpx.AsyncClient(follow_redirects=False)
@@ -96,6 +98,7 @@ def create_app(
     keeps = storage is not None if live.keeps_sessions is None else live.keeps_sessions
     app.state.live_sessions = app.state.sessions if keeps else None
     _add_routes(app, settings, live, stages, media_client, metrics)
+    app.include_router(experts_router(experts), responses=openapi.ADMIN_REFUSALS)
     app.openapi = openapi.published(app)  # type: ignore[method-assign]
     return app
 

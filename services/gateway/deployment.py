@@ -49,7 +49,8 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = GatewaySettings(checkpoint=self._checkpoint)
-        app = create_app(settings, self._caller.stages(), self._caller.readiness, storage=self._storage)
+        stages, experts = self._caller.stages(), self._caller.expert_shards().read
+        app = create_app(settings, stages, self._caller.readiness, storage=self._storage, experts=experts)
         self._gate = app.state.gate
         return app
 

@@ -28,7 +28,8 @@ async def serving_gateway(
         storage = open_storage(StorageSettings())
         if storage is not None:
             await opened.enter_async_context(storage)
-        make = partial(create_app, settings, caller.stages(), caller.readiness, storage=storage)
+        experts = caller.expert_shards().read
+        make = partial(create_app, settings, caller.stages(), caller.readiness, storage=storage, experts=experts)
         app = await asyncio.to_thread(make)
         http = serving_http(app, *address, HttpLimits(drain_seconds=_CUT_SECONDS))
         port = await opened.enter_async_context(http)
