@@ -88,6 +88,11 @@ class ThinkerEngine:
         if self._trunk is not None:
             await self._trunk.close()
 
+    @property
+    def shards(self) -> Sequence[str]:
+        """Addresses of the expert shards that are called now."""
+        return () if self._trunk is None else self._trunk.shards
+
     def answer(self, question: Question) -> "Answer":
         """Raises InvalidInput, ContextTooLong or AtCapacity. Close the answer, also after its end."""
         request = self._request(question)

@@ -73,6 +73,11 @@ class ExpertTrunk:
             )
         return self._halved
 
+    @property
+    def shards(self) -> Sequence[str]:
+        """Addresses of those that are called now."""
+        return self._watch.addresses
+
     async def start(self) -> None:
         """Returns once every expert has a copy."""
         await self._reports.start()
