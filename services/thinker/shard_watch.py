@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from antiphon.errors import AntiphonError
 from antiphon.experts.calls import ShardLink
 from antiphon.experts.table import ExpertKey, ShardDescription, TrunkRouting
+from antiphon.telemetry.metrics import process_metrics
 from services.thinker.shard_roster import Described, LinkedShard, ShardRoster
 from services.thinker.trunk_turns import LANES
 
@@ -89,6 +90,7 @@ class ShardWatch:
             except Exception:
                 _LOG.exception("The expert shards could not be looked at.")
             missing = self._roster.missing()
+            process_metrics().experts.set_copies(shards=len(self._roster.live.shards), missing=len(missing))
             if missing != self._said or (missing and time.monotonic() > said_at + _SAY_EVERY_SECONDS):
                 self._say(missing)
                 said_at = time.monotonic()

@@ -12,6 +12,8 @@ import torch
 from antiphon.errors import Unavailable
 from antiphon.experts.fakes import FakeNetwork, FakeShard
 from antiphon.experts.table import ExpertModel
+from antiphon.telemetry import names
+from antiphon.telemetry.metrics import process_metrics
 from services.thinker.shard_roster import ShardRoster
 from services.thinker.shard_watch import ShardWatch, WatchLimits
 from tests.thinker.expert_fleet import Layers, spread
@@ -66,6 +68,8 @@ async def test_it_is_ready_once_every_expert_has_a_copy() -> None:
     async with asyncio.timeout(20):
         await starting
     assert called(roster) == {"shard0/0", "shard1/0"}
+    assert process_metrics().registry.get_sample_value(names.METRIC_EXPERT_SHARDS) == 2
+    assert process_metrics().registry.get_sample_value(names.METRIC_EXPERTS_MISSING) == 0
     await watch.close()
 
 
