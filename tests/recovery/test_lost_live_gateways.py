@@ -1,7 +1,7 @@
 """A gateway with a live session is killed in the midst of a response, and its client comes back to another one: every
 event once, each sample once, and the words and the sound of a response that nobody disturbed.
 
-Frames are decoded one by one here, so that the sound is the same to the last bit.
+Frames are decoded one by one here, so that there are many events between which a gateway can go.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from services.hosted import HOSTED_STAGES
@@ -97,19 +96,10 @@ async def test_whenever_a_gateway_is_killed_its_live_session_goes_on(greedy: Pat
             assert [event["event_id"] for event in events[: len(had)]] == [event["event_id"] for event in had]
             assert numbers(events) == list(range(1, len(events) + 1))
             assert events[-1]["response"]["status"] == "completed"
-            assert said(events)[0] == whole[0]
-            # The speech that was lost may still go on beside it: what is decoded together is summed in another order.
-            assert off_by(said(events)[1], whole[1]) <= 1
+            assert said(events) == whole
             # A machine that cannot keep up with a single listener only measures itself.
             if seconds < len(whole[1]) / 48_000:
                 assert gap <= 1.0
-
-
-def off_by(ours: bytes, theirs: bytes) -> int:
-    """Of 16-bit samples."""
-    assert len(ours) == len(theirs)
-    both = (np.frombuffer(sound, "<i2").astype(np.int32) for sound in (ours, theirs))
-    return int(np.abs(np.subtract(*both)).max())
 
 
 async def ask(client: Live) -> None:
