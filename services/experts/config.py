@@ -25,8 +25,8 @@ class ExpertsSettings(BaseSettings):
     # (layer, expert) that fit. Unset: all of the model's.
     capacity: int | None = Field(None, gt=0)
 
-    # Where trunks of this host find it: a folder that only its owner may enter, made if it is not there. Unset, a new
-    # one.
+    # Where trunks of this host find it: a folder that only its owner may enter, made if it is not there. Unset, one of
+    # this user among the system's temporary files.
     socket_folder: Path | None = None
     # Off, trunks of this host call over gRPC, too.
     shares_memory: bool = True

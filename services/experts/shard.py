@@ -99,7 +99,7 @@ class Shard:
         self._successors = Successors(shard_id, model, desk)
 
     def _listen(self, shard_id: str) -> str:
-        path = self._opened.enter_context(socket_place(self._engine.settings.socket_folder, shard_id))
+        path = socket_place(self._engine.settings.socket_folder, shard_id)
         server = UnixServer(self._engine, shard_id, path)
         server.start()
         self._opened.callback(server.close)

@@ -1,6 +1,7 @@
 """What a shard begins with, where its socket lies, and what it tells of its load."""
 
 import os
+import socket
 import stat
 from collections import Counter
 from dataclasses import replace
@@ -44,27 +45,44 @@ def test_settings_say_what_they_understand(nano: Path, holds: str) -> None:
         ExpertsSettings(checkpoint=nano, holds=holds)
 
 
-def test_a_socket_lies_where_only_its_owner_may_go(tmp_path: Path) -> None:
-    with socket_place(None, "me") as path:
-        folder = path.parent
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert path.name == "me.sock"
-    assert not folder.exists()
-    with socket_place(tmp_path / "made" / "here", "me") as path:
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+@pytest.mark.parametrize("folder", [None, "made/here"])
+def test_a_socket_lies_where_only_its_owner_may_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str | None
+) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    path = socket_place(None if folder is None else tmp_path / folder, "me")
+    assert path.name == "me.sock"
+    assert path.is_relative_to(tmp_path)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(own)
     tmp_path.chmod(0o755)
-    with pytest.raises(InvalidInput, match="mode 700"), socket_place(tmp_path, "me"):
-        pass
+    for folder in (tmp_path, tmp_path / "link"):
+        with pytest.raises(InvalidInput, match="mode 700"):
+            socket_place(folder, "me")
 
 
 def test_a_folder_whose_path_is_too_long_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * 120)
-    with pytest.raises(InvalidInput, match="longer than"), socket_place(folder, "me"):
-        pass
-    assert os.path.isdir(folder)
+    with pytest.raises(InvalidInput, match="longer than"):
+        socket_place(tmp_path / ("x" * 120), "me")
+
+
+def test_what_killed_shards_left_is_removed(tmp_path: Path) -> None:
+    paths = {name: tmp_path / f"{name}.sock" for name in ("killed", "starting", "running")}
+    sockets = {name: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for name in paths}
+    for name, each in sockets.items():
+        each.bind(str(paths[name]))
+    sockets["running"].listen()
+    for name in ("killed", "running"):
+        os.utime(paths[name], (0, 0))
+    socket_place(tmp_path, "me")
+    assert {name for name, path in paths.items() if path.exists()} == {"starting", "running"}
+    for each in sockets.values():
+        each.close()
 
 
 def test_a_load_is_that_of_the_latest_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
