@@ -1,6 +1,7 @@
 """Looks at all shards at once, for those who only want to see them; without torch."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,12 @@ from antiphon.errors import AntiphonError
 from antiphon.experts.overview import ExpertsOverview, overview
 from antiphon.experts.table import ShardDescription
 from antiphon.v1.expert_service_pb2 import DescribeRequest
-from antiphon.wire import errors
 from antiphon.wire.channels import Channels
 from antiphon.wire.expert_links import methods
 from antiphon.wire.expert_links.descriptions import read_description
 from antiphon.wire.expert_links.named_shards import ShardAddresses
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,6 @@ class ShardView:
         try:
             told = await question(DescribeRequest(with_loads=True), timeout=self.answer_seconds)
             return read_description(told, address)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise errors.from_rpc_error(error, called="experts") from error
-            return None
-        except AntiphonError:
+        except (grpc.aio.AioRpcError, AntiphonError) as error:
+            _LOG.debug("The expert shard at %s cannot be read: %s", address, error)
             return None
