@@ -14,11 +14,12 @@ from websockets.frames import Close
 
 from antiphon.storage.connection import open_redis
 from antiphon.telemetry.metrics import Metrics
+from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from antiphon.wire.stages import Stages
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import listening
-from tests.gateway.realtime.live import Event, Live
+from tests.gateway.realtime.live import Event, Live, live
 from tests.redis_server import PATIENT
 
 # Of a response's text, thought or sound; where one is cut is another in each response.
@@ -106,3 +107,26 @@ async def until_closed(client: Live) -> Close:
             await client.next()
     except ConnectionClosed as closed:
         return closed.rcvd or Close(1006, "broken off")
+
+
+async def ask(client: Live, **response: Any) -> None:
+    await client.say("what is it", id="question")
+    await client.send("response.create", response=response)
+
+
+async def undisturbed(url: str, **response: Any) -> list[Event]:
+    async with live(url) as client:
+        await ask(client, **response)
+        await client.until("response.done")
+        return client.events
+
+
+async def caught_up(client: Live, app: FastAPI) -> list[Event]:
+    """What the client has, once all of it is kept."""
+    had = list(client.events)
+    session_id, last = had[0]["session"]["id"], numbers(had)[-1]
+    async with asyncio.timeout(60):
+        while True:
+            if (await app.state.sessions.events.after(ANONYMOUS_TENANT, session_id, last, 1)).last_id >= last:
+                return had
+            await asyncio.sleep(0.05)

@@ -4,23 +4,18 @@ that was being given goes on, nothing twice and nothing missing."""
 import asyncio
 import base64
 import json
-import os
-import signal
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from websockets.exceptions import InvalidStatus
 
-from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from services.gateway.config import GatewaySettings
-from tests.cutting_proxy import cutting_proxy
 from tests.gateway.conftest import MODEL, Fakes
-from tests.gateway.realtime.live import Event, Live, live, pcm
+from tests.gateway.realtime.live import Event, live, pcm
 from tests.gateway.realtime.returning import (
+    ask,
     content,
     gateways,
     lost_after,
@@ -29,9 +24,10 @@ from tests.gateway.realtime.returning import (
     rest,
     returning,
     said,
+    undisturbed,
     until_closed,
 )
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer
 
 AUDIO = "response.output_audio.delta"
 Two = tuple[tuple[str, FastAPI], ...]
@@ -42,29 +38,6 @@ async def two(settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer
     fakes.talker.frames_after_text = 40
     async with gateways(settings, fakes.stages(), redis_server.url, redis_server.url) as found:
         yield found
-
-
-async def ask(client: Live, **response: Any) -> None:
-    await client.say("what is it", id="question")
-    await client.send("response.create", response=response)
-
-
-async def undisturbed(url: str, **response: Any) -> list[Event]:
-    async with live(url) as client:
-        await ask(client, **response)
-        await client.until("response.done")
-        return client.events
-
-
-async def caught_up(client: Live, app: FastAPI) -> list[Event]:
-    """What the client has, once all of it is kept."""
-    had = list(client.events)
-    session_id, last = had[0]["session"]["id"], numbers(had)[-1]
-    async with asyncio.timeout(60):
-        while True:
-            if (await app.state.sessions.events.after(ANONYMOUS_TENANT, session_id, last, 1)).last_id >= last:
-                return had
-            await asyncio.sleep(0.05)
 
 
 def ids_replaced(events: list[Event]) -> list[Any]:
@@ -271,112 +244,3 @@ async def test_a_transcription_that_was_being_written_is_written_again(two: Two,
     async with returning(other, had) as client:
         done = await client.until("conversation.item.input_audio_transcription.completed")
         assert done["transcript"] == "the cat is black"
-
-
-async def test_who_was_away_too_long_is_told_what_to_do(
-    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANTIPHON_SESSIONS_EVENT_COUNT", "5")
-    async with gateways(settings, fakes.stages(), redis_server.url) as ((url, _),):
-        had = await undisturbed(url)
-        async with returning(url, had[:-6]) as client:
-            error = (await client.next())["error"]
-            assert (error["code"], error["param"]) == ("last_event_id_expired", "last_event_id")
-            closed = await until_closed(client)
-            assert (closed.code, "'session_id' alone" in closed.reason) == (1008, True)
-        async with returning(url, had[:-5]) as client:
-            assert content(await client.next()) == content(had[-5])
-        async with live(url, query=f"session_id={had[0]['session']['id']}") as client:
-            assert (await client.next())["item"]["id"] == "question"
-
-
-async def test_an_event_that_never_was_is_one_of_those_that_are_gone(two: Two) -> None:
-    (one, _), _ = two
-    had = await undisturbed(one)
-    never = had[-1] | {"event_id": had[-1]["event_id"].rpartition("_")[0] + "_999"}
-    async with returning(one, [had[0], never]) as client:
-        assert (await client.next())["error"]["code"] == "last_event_id_expired"
-
-
-@pytest.mark.parametrize("last", ["event_1", "", "event_" + "0" * 24 + "_1"])
-async def test_an_id_of_something_else_is_refused(two: Two, last: str) -> None:
-    (one, _), _ = two
-    had = await undisturbed(one)
-    with pytest.raises(InvalidStatus) as raised:
-        async with returning(one, [had[0], {"event_id": last}]):
-            pass
-    error = json.loads(raised.value.response.body)["error"]
-    assert (raised.value.response.status_code, error["param"]) == (400, "last_event_id")
-
-
-async def test_a_response_ends_although_its_redis_does_not_answer(
-    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer
-) -> None:
-    fakes.talker.frames_after_text = 40
-    fakes.talker.behaviour.pause_seconds = 0.02
-    async with (
-        cutting_proxy(redis_server.port) as proxy,
-        gateways(settings, fakes.stages(), proxy.url, redis_server.url) as ((one, app), (other, _)),
-        live(one) as client,
-    ):
-        whole = await undisturbed(other)
-        await ask(client)
-        await client.until(AUDIO)
-        proxy.answers_to_cut = 1 << 30
-        assert (await rest(client))["status"] == "completed"
-        assert said(client.events) == said(whole)
-        proxy.answers_to_cut = 0
-        await client.say("and now it is back", id="back")
-        had = await caught_up(client, app)
-        client.socket.transport.abort()
-        async with returning(other, had) as back:
-            assert (await back.next())["type"] == "input_audio_buffer.cleared"
-
-
-async def test_a_response_ends_while_its_redis_hangs_and_is_kept_afterwards(
-    settings: GatewaySettings, fakes: Fakes, tmp_path: Path
-) -> None:
-    fakes.talker.frames_after_text = 40
-    fakes.talker.behaviour.pause_seconds = 0.01
-    with running_redis(tmp_path) as redis:
-        async with gateways(settings, fakes.stages(), redis.url, redis.url) as ((one, app), (other, _)):
-            whole = await undisturbed(other)
-            async with live(one) as client:
-                await ask(client)
-                await client.until(AUDIO)
-                os.kill(redis.process_id, signal.SIGSTOP)
-                try:
-                    assert (await rest(client))["status"] == "completed"
-                    assert said(client.events) == said(whole)
-                finally:
-                    os.kill(redis.process_id, signal.SIGCONT)
-                await client.say("and now it is back", id="back")
-                had = await caught_up(client, app)
-            async with returning(other, had[:20]) as back:
-                for _ in had[20:]:
-                    await back.next()
-                assert [content(event) for event in back.events] == [content(event) for event in had]
-
-
-async def test_media_live_as_long_as_their_session_is_kept(
-    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANTIPHON_SESSIONS_MEDIA_SECONDS", "1.2")
-    async with gateways(settings, fakes.stages(), redis_server.url) as ((url, app),), live(url) as client:
-        sound = {"type": "input_audio", "audio": base64.b64encode(pcm(np.ones(2400, np.float32) / 2)).decode()}
-        item = {"type": "message", "id": "spoken", "role": "user", "content": [sound]}
-        await client.ask("conversation.item.create", "conversation.item.done", item=item)
-        (content_hash,) = [
-            part.media
-            for kept in (
-                await app.state.sessions.conversations.load(ANONYMOUS_TENANT, client.events[0]["session"]["id"])
-            ).conversation.items
-            for part in kept.parts
-        ]
-        key = f"antiphon:{{{ANONYMOUS_TENANT}}}:medium:{content_hash}"
-        left = []
-        for _ in range(8):
-            await client.ask("input_audio_buffer.clear", "input_audio_buffer.cleared")
-            left.append(int(redis_server.ask("PTTL", key).lstrip(":")))
-            await asyncio.sleep(0.3)
-        assert min(left) > 0, "used again before it would be forgotten"
