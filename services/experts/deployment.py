@@ -8,13 +8,14 @@ from ray import serve
 
 from antiphon.hosting.ray_serve import StageArguments, ray_directory, stage_application
 from antiphon.hosting.service import HostedService
+from antiphon.scaling.policies import ExpertsPolicy
 from antiphon.wire.expert_links.named_shards import ShardAddresses
 from services.experts.config import ExpertsSettings
 from services.experts.shard import host
 
 
 def build(arguments: StageArguments) -> serve.Application:
-    return stage_application(partial(_service, arguments.checkpoint), arguments)
+    return stage_application(partial(_service, arguments.checkpoint), arguments, ExpertsPolicy())
 
 
 def _service(checkpoint: Path) -> HostedService:

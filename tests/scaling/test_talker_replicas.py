@@ -1,10 +1,8 @@
 """The real Talker on a real Ray Serve: listeners make its replicas three, rest makes them one again, and every speech
 is what it would have been."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from antiphon.wire import arrays
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.stages import Talker
 from services.talker import deployment
+from tests.scaling.audience import Audience, rise_and_fall
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,34 +55,6 @@ async def speech(talker: Talker, text: list[int], max_frames: int) -> bytes:
         return b"".join([response.frames.codes.data async for response in responses if response.HasField("frames")])
 
 
-@dataclass
-class Audience:
-    """Listeners who ask for one speech after the other, and compare each with what was said to nobody else."""
-
-    talker: Talker
-    pause_seconds: float
-    max_frames: int
-    expected: list[bytes] = field(default_factory=list)
-    heard: int = 0
-    goes_on: bool = True
-
-    async def begin(self) -> None:
-        self.expected = [await speech(self.talker, text, self.max_frames) for text in TEXTS]
-
-    async def listen(self, first: int) -> None:
-        while self.goes_on:
-            place = (first + self.heard) % len(TEXTS)
-            assert await speech(self.talker, TEXTS[place], self.max_frames) == self.expected[place]
-            self.heard += 1
-            await asyncio.sleep(self.pause_seconds)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout_seconds: float = 120.0) -> None:
-    async with asyncio.timeout(timeout_seconds):
-        while not await condition():  # noqa: ASYNC110 - what is waited for lies in another process
-            await asyncio.sleep(0.2)
-
-
 async def test_listeners_bring_talkers_rest_takes_them_away_and_no_speech_fails_or_differs(
     nano: Path, tmp_path: Path
 ) -> None:
@@ -97,35 +68,17 @@ async def test_listeners_bring_talkers_rest_takes_them_away_and_no_speech_fails_
     async with deployed({"talker": deployment.build(arguments)}, "gateway", host):
         directory = ray_directory()
         async with StageCaller(directory) as caller:
-            await _rise_and_fall(caller.stages().talker, directory)
+            await _listened_to(caller.stages().talker, directory)
         await directory.close()
     replayed = list(replay(windows.read_text().splitlines()))
     assert all(each.decided == each.recorded for each in replayed)
     assert {each.decided.replicas for each in replayed} >= {1, MOST_REPLICAS}
 
 
-async def _rise_and_fall(talker: Talker, directory: ReplicaDirectory) -> None:
-    crowd = Audience(talker, pause_seconds=0.0, max_frames=LONG_FRAMES)
-    few = Audience(talker, pause_seconds=0.5, max_frames=SHORT_FRAMES)
+async def _listened_to(talker: Talker, directory: ReplicaDirectory) -> None:
+    crowd = Audience(lambda number: speech(talker, TEXTS[number], LONG_FRAMES), len(TEXTS))
+    few = Audience(lambda number: speech(talker, TEXTS[number], SHORT_FRAMES), len(TEXTS), pause_seconds=0.5)
     await crowd.begin()
     await few.begin()
     assert len(set(crowd.expected)) == len(TEXTS)
-    async with asyncio.TaskGroup() as listening:
-        for first in range(6):
-            listening.create_task(crowd.listen(first))
-        listening.create_task(few.listen(0))
-        await until(lambda: _are(directory, MOST_REPLICAS))
-        await until(lambda: _all_speak(directory))
-        crowd.goes_on = False
-        await until(lambda: _are(directory, 1))  # while a few go on listening
-        few.goes_on = False
-    assert crowd.heard > MOST_REPLICAS
-    assert few.heard > MOST_REPLICAS
-
-
-async def _all_speak(directory: ReplicaDirectory) -> bool:
-    return all(report.active_calls for report in await directory.reports("talker"))
-
-
-async def _are(directory: ReplicaDirectory, count: int) -> bool:
-    return sum(not report.is_draining for report in await directory.reports("talker")) == count
+    await rise_and_fall(directory, "talker", MOST_REPLICAS, crowd, few)
