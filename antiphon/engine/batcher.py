@@ -20,6 +20,7 @@ import torch
 from antiphon.engine.compute_gate import OPEN, Gate, Urgency
 from antiphon.engine.fairness import VirtualStarts
 from antiphon.engine.sequence import Share
+from antiphon.engine.step_watch import HANGING_SECONDS, StepWatch
 from antiphon.engine.urgency import ENDING_SECONDS
 from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable, broken
 from antiphon.scaling.recent import RecentSum
@@ -83,10 +84,12 @@ class Batcher(Generic[JobT, ResultT]):
         name: str = "batcher",
         gate: Gate = OPEN,
         is_first: Callable[[JobT], bool] = lambda _job: True,
+        longest_step_seconds: float = math.inf,
     ) -> None:
         self._compute = compute
         self._joins = joins
         self._gate, self._is_first = gate, is_first
+        self._watch, self._at_work = StepWatch(longest_step_seconds), list[_Ticket[JobT, ResultT]]()
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._name = name
@@ -129,7 +132,9 @@ class Batcher(Generic[JobT, ResultT]):
             return BatcherLoad(len(self._queue) * busy / jobs if jobs else 0.0, min(busy, 1.0))
 
     def check(self) -> None:
-        """Raises why the worker broke, if it did."""
+        """Raises why the worker broke, if it did, and breaks it off where it hangs. To be called every few seconds."""
+        if self._failure is None and self._watch.hangs():
+            self._give_up(self._at_work, self._watch.sentence(self._name))
         if self._failure is not None:
             raise self._failure
 
@@ -172,7 +177,8 @@ class Batcher(Generic[JobT, ResultT]):
             return False
         began = time.monotonic()
         try:
-            with self._gate.step(self._urgency(batch)):
+            self._at_work = batch
+            with self._gate.step(self._urgency(batch)), self._watch.step():
                 results = self._compute([ticket.job for ticket in batch])
             if len(results) != len(batch):
                 raise InternalError(f"Expected {len(batch)} results of the {self._name}; it gave {len(results)}.")
@@ -192,7 +198,7 @@ class Batcher(Generic[JobT, ResultT]):
         return "ending" if batch[0].due < time.monotonic() + ENDING_SECONDS else "ordinary"
 
     def _count(self, jobs: int, began: float) -> None:
-        now = time.monotonic()
+        now, self._at_work = time.monotonic(), []
         with self._lock:
             self._computed_seconds.add(now, now - began)
             self._computed_jobs.add(now, jobs)
@@ -233,7 +239,10 @@ class Batcher(Generic[JobT, ResultT]):
     def _break(self, batch: list[_Ticket[JobT, ResultT]], error: torch.AcceleratorError) -> None:
         """The device is lost: whatever is computed after that fails too."""
         _log.error("The %s broke.", self._name, exc_info=error)
-        self._failure = InternalError(f"The {self._name} broke and takes no more work: AcceleratorError: {error}")
+        self._give_up(batch, f"The {self._name} broke and takes no more work: AcceleratorError: {error}")
+
+    def _give_up(self, batch: list[_Ticket[JobT, ResultT]], why: str) -> None:
+        self._failure = InternalError(why)
         self._fail(batch, broken(self._name))
         self._close(broken(self._name))
 
@@ -254,7 +263,7 @@ class Batcher(Generic[JobT, ResultT]):
             self._work_ended.wait_for(lambda: not self._queue, drain_seconds)
         self._close(Unavailable(f"The {self._name} stopped."))
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(None if self._failure is None else HANGING_SECONDS)
 
     def _close(self, error: AntiphonError) -> None:
         """Fails what waits, and lets the thread end."""

@@ -9,6 +9,7 @@ token. All bookkeeping happens under one lock, which is never held while the mod
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ from antiphon.engine.scheduler import Scheduler, SchedulerLimits
 from antiphon.engine.sequence import ALL_ROWS, Clock, RequestT, Sequence, Share, Slice
 from antiphon.engine.sequence_line import SequenceLine
 from antiphon.engine.step import Launch, Step, sentence
+from antiphon.engine.step_watch import HANGING_SECONDS, StepWatch
 from antiphon.errors import AntiphonError, InternalError, Unavailable, broken
 
 _log = logging.getLogger(__name__)
@@ -67,16 +69,18 @@ class Decoder(Generic[RequestT, OutputT]):
         name: str,
         overlaps: bool = False,
         gate: Gate = OPEN,
+        longest_step_seconds: float = math.inf,
     ) -> None:
         """overlaps: a step begins before the one before it is read; takes a LaunchingRunner. gate: on which steps that
-        are computed as they begin wait for those of other stages."""
+        are computed as they begin wait for those of other stages. longest_step_seconds: a step that takes longer never
+        ends, and `check` gives the decoder up."""
         self._runner, self._overlaps, self._gate = runner, overlaps, gate
         launch: Launch[RequestT, OutputT] = _launched_by(runner) if overlaps else partial(_run, runner)
         self._launch = gated(gate, launch)
         self._under_way: Step[RequestT, OutputT] | None = None
         self._name = name
         self._scheduler: Scheduler[RequestT] = Scheduler(limits, pool)
-        self._pulse = Pulse()
+        self._pulse, self._watch = Pulse(), StepWatch(longest_step_seconds)
         self._generations: dict[int, tuple[Generation[OutputT], asyncio.AbstractEventLoop]] = {}
         self._departed: list[Sequence[RequestT]] = []
         self._phase: Literal["open", "draining", "closed"] = "open"
@@ -124,7 +128,10 @@ class Decoder(Generic[RequestT, OutputT]):
             self._pulse = Pulse()
 
     def check(self) -> None:
-        """Raises why the loop broke, if it did."""
+        """Raises why the loop broke, if it did, and breaks it off where it hangs. To be called every few seconds."""
+        if self._failure is None and self._watch.hangs():
+            self._failure = InternalError(self._watch.sentence(self._name))
+            self._close(broken(self._name))
         if self._failure is not None:
             raise self._failure
 
@@ -139,8 +146,9 @@ class Decoder(Generic[RequestT, OutputT]):
             self._work_ended.wait_for(lambda: not self._generations, drain_seconds)
         self._close(Unavailable(f"The {self._name} stopped before this request had ended. Send it again."))
         if self._thread.is_alive():
-            self._thread.join()
-        self._release(is_over=True)
+            self._thread.join(None if self._failure is None else HANGING_SECONDS)
+        if not self._thread.is_alive():
+            self._release(is_over=True)
 
     def _work(self) -> None:
         try:
@@ -154,13 +162,17 @@ class Decoder(Generic[RequestT, OutputT]):
     def _step(self) -> bool:
         """False at the end. Nothing of the requests outlives it, however long the next one is waited for."""
         plan, before = self._schedule(), self._under_way
+        with self._watch.step():
+            self._take(plan, before)
+        return bool(plan) or before is not None
+
+    def _take(self, plan: list[Slice[RequestT]], before: Step[RequestT, OutputT] | None) -> None:
         self._under_way = Step.begin(plan, self._launch, self._name) if plan else None
         if before is not None:
             self._postprocess(before)
         if self._under_way is not None and not self._overlaps:
             self._postprocess(self._under_way)
             self._under_way = None
-        return bool(plan) or before is not None
 
     def _schedule(self) -> list[Slice[RequestT]]:
         """Waits until there is something to do; empty means that nothing is but to end a step, or the end of all."""

@@ -1,6 +1,7 @@
 """A decoder whose model takes a while to load, and what its requests may hold in media rows together."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
@@ -28,6 +29,8 @@ class DecoderBounds:
     overlaps: bool = False
     # Before steps on cores that are shared with other stages.
     gate: Gate = OPEN
+    # A step that takes longer never ends.
+    longest_step_seconds: float = math.inf
 
 
 class LoadingDecoder(Generic[RequestT, OutputT]):
@@ -43,7 +46,15 @@ class LoadingDecoder(Generic[RequestT, OutputT]):
         runner = await asyncio.to_thread(load)
         pool = PagePool(self._bounds.page_count, self._bounds.page_rows)
         bounds = self._bounds
-        self._decoder = Decoder(runner, bounds.steps, pool, name=self._name, overlaps=bounds.overlaps, gate=bounds.gate)
+        self._decoder = Decoder(
+            runner,
+            bounds.steps,
+            pool,
+            name=self._name,
+            overlaps=bounds.overlaps,
+            gate=bounds.gate,
+            longest_step_seconds=bounds.longest_step_seconds,
+        )
         self._decoder.start()
 
     async def close(self) -> None:

@@ -48,6 +48,8 @@ class DecoderSettings(BaseSettings):
     # have been read. Unset, on a GPU.
     fixed_steps: bool | None = None
     overlapping_steps: bool | None = None
+    # A step that takes longer never ends: its requests go on elsewhere, and this service answers no more.
+    longest_step_seconds: float = Field(30.0, gt=0)
     # Rows of media that all requests together may hold until they have been read.
     media_rows: int = Field(262_144, gt=0)
 
@@ -65,7 +67,20 @@ class DecoderSettings(BaseSettings):
             self.running_requests, self.waiting_requests, self.rows_per_step, self.shared_step_requests or shared
         )
         overlaps = device.type == "cuda" if self.overlapping_steps is None else self.overlapping_steps
-        return DecoderBounds(steps, self.page_count, self.page_rows, self.media_rows, overlaps, gate_of(device))
+        return DecoderBounds(
+            steps,
+            self.page_count,
+            self.page_rows,
+            self.media_rows,
+            overlaps,
+            gate_of(device),
+            self.longest_step_seconds + self.longest_wait_seconds,
+        )
+
+    @property
+    def longest_wait_seconds(self) -> float:
+        """Within a step, for something that is not computed here."""
+        return 0.0
 
     def graphs(self, device: torch.device) -> Graphs | None:
         """For steps of fixed shape, if there are to be any."""

@@ -31,6 +31,8 @@ class CodecSettings(BaseSettings):
     shared_frames_per_batch: int | None = Field(None, gt=0)
     # Pushes of usual sizes in steps of fixed shape, which a GPU replays as CUDA graphs. Unset, on a GPU.
     fixed_steps: bool | None = None
+    # A push that takes longer never ends: its speeches go on elsewhere, and this service answers no more.
+    longest_step_seconds: float = Field(30.0, gt=0)
     # Frames in one message, and frames of one speech that may wait for the decoder.
     frames_per_message: int = Field(512, gt=0)
     waiting_frames: int = Field(128, gt=0)

@@ -79,6 +79,7 @@ class CodecEngine:
             gate=self._gate,
             # Nobody tells the codec whose speech it is: beside others, every first frame is waited for.
             is_first=lambda push: push.stream.frame_count == 0,
+            longest_step_seconds=settings.longest_step_seconds,
         )
 
     @property

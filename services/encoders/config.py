@@ -44,6 +44,8 @@ class EncodersSettings(BaseSettings):
     audio_windows_per_job: int = Field(4, gt=0)
     patches_per_job: int = Field(8_192, gt=0)
     jobs_per_batch: int = Field(4, gt=0)
+    # A batch that takes longer never ends: its requests go on elsewhere, and this service answers no more.
+    longest_step_seconds: float = Field(120.0, gt=0)
     # Windows in steps of fixed shape, which a GPU replays as CUDA graphs. Unset, on a GPU. And windows in the largest
     # of those steps: more go through it in turn.
     fixed_steps: bool | None = None

@@ -62,6 +62,7 @@ class Workers:
                 max_batch=together,
                 name="audio encoder",
                 gate=gate,
+                longest_step_seconds=settings.longest_step_seconds,
             ),
             Batcher(
                 lambda jobs: _see(vision, preprocessor, seeing, jobs),
@@ -69,6 +70,7 @@ class Workers:
                 max_batch=together,
                 name="vision encoder",
                 gate=gate,
+                longest_step_seconds=settings.longest_step_seconds,
             ),
             VideoProcesses(),
             audio,

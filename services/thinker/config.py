@@ -65,3 +65,7 @@ class ThinkerSettings(DecoderSettings):
     # Read into this process, or called on shards elsewhere.
     experts: Literal["local", "remote"] = "local"
     remote_experts: RemoteExpertSettings = Field(default_factory=RemoteExpertSettings)
+
+    @property
+    def longest_wait_seconds(self) -> float:
+        return self.remote_experts.wait_seconds if self.experts == "remote" else 0.0
