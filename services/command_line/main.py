@@ -11,6 +11,7 @@ from services.command_line.ask import ask
 from services.command_line.bench.command import bench
 from services.command_line.experts import experts
 from services.command_line.keys import keys, usage
+from services.command_line.scaling import scaling
 from services.command_line.serve import serve
 from services.command_line.trace import trace
 
@@ -24,6 +25,7 @@ app.command()(ask)
 app.command()(serve)
 app.command()(trace)
 app.command()(experts)
+app.command()(scaling)
 app.command()(bench)
 app.add_typer(keys, name="keys")
 app.add_typer(usage, name="usage")
