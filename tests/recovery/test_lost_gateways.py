@@ -26,12 +26,16 @@ from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
+# Of sound: 24,000 samples of two bytes in base64.
+_TEXT_A_SECOND = 64_000
+
 
 @dataclass(frozen=True)
 class Loss:
-    """When the gateway goes."""
+    """When the gateway goes: after so many events and so much sound, which comes in pieces of any length."""
 
     events: int
+    sound_seconds: float
     asked: dict[str, Any]
     name: str
 
@@ -57,10 +61,10 @@ def question(*, media: bool = False, **sampling: Any) -> dict[str, Any]:
 GREEDY = {"temperature": 0, "talker_temperature": 0}
 DRAWN = {"temperature": 0.8, "top_k": 40, "seed": 7}
 LOSSES = (
-    Loss(2, question(**GREEDY), "greedy, in its first words"),
-    Loss(25, question(**GREEDY), "greedy, while it speaks"),
-    Loss(10, question(media=True, **DRAWN), "drawn, about a sound, when all its text is written"),
-    Loss(40, question(**DRAWN), "drawn, far into its speech"),
+    Loss(2, 0.0, question(**GREEDY), "greedy, in its first words"),
+    Loss(10, 0.5, question(**GREEDY), "greedy, while it speaks"),
+    Loss(10, 0.0, question(media=True, **DRAWN), "drawn, about a sound, when all its text is written"),
+    Loss(10, 1.5, question(**DRAWN), "drawn, far into its speech"),
 )
 
 
@@ -122,7 +126,7 @@ async def lose(client: httpx.AsyncClient, victim: Process, loss: Loss) -> Heard:
         async with client.stream("POST", f"{await url_of(victim)}{CHAT}", json=loss.asked) as stream:
             async for part in stream.aiter_text():
                 text += part
-                if text.count("data: ") >= loss.events:
+                if text.count("data: ") >= loss.events and len(text) >= loss.sound_seconds * _TEXT_A_SECOND:
                     victim.ends(signal.SIGKILL)
     except httpx.HTTPError:
         pass
