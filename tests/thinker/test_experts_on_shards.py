@@ -8,6 +8,7 @@ import pytest
 
 from antiphon.errors import Unavailable
 from antiphon.experts.fakes import FakeShard
+from antiphon.model.weights import Checkpoint
 from services.thinker.engine import ThinkerEngine
 from tests.thinker.expert_engines import fake_shards, sharded
 from tests.thinker.questions import ask, gather, give_all, question
@@ -133,3 +134,20 @@ async def test_experts_of_a_list_are_computed_by_the_trunk_itself(tiny_checkpoin
     asked = {(call.layer, expert) for shard in shards for call in shard.calls for expert in call.pair_experts.tolist()}
     assert asked
     assert asked.isdisjoint({(0, 0), (0, 1), (1, 3)})
+
+
+async def test_a_trunk_reads_no_experts_but_what_tells_whose_they_are(tiny_checkpoint, monkeypatch):
+    shards = fake_shards(tiny_checkpoint, 1, 1)
+    read, load = set(), Checkpoint.load
+
+    def note(checkpoint, names, **options):
+        wanted = list(names)
+        read.update(wanted)
+        return load(checkpoint, wanted, **options)
+
+    monkeypatch.setattr(Checkpoint, "load", note)
+    async with sharded(tiny_checkpoint, shards) as engine:
+        layers = engine.config.thinker.text.layers
+
+    assert any("self_attn" in name for name in read)
+    assert len([name for name in read if ".mlp.experts." in name]) == layers
