@@ -82,13 +82,15 @@ class ShardWatch:
         return [shard.address for shard in self._roster.live.shards]
 
     async def _work(self) -> None:
-        said_at = float("-inf")
+        said_at = complained_at = float("-inf")
         while True:
             self._look_now.clear()
             try:
                 await self._look()
             except Exception:
-                _LOG.exception("The expert shards could not be looked at.")
+                if time.monotonic() > complained_at + _SAY_EVERY_SECONDS:
+                    complained_at = time.monotonic()
+                    _LOG.exception("The expert shards could not be looked at. It is tried again.")
             missing = self._roster.missing()
             process_metrics().experts.set_copies(shards=len(self._roster.live.shards), missing=len(missing))
             if missing != self._said or (missing and time.monotonic() > said_at + _SAY_EVERY_SECONDS):

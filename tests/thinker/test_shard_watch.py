@@ -161,3 +161,26 @@ async def test_experts_of_another_model_are_refused_and_it_is_said_why(caplog: p
 
     assert len(caplog.records) == 1
     assert "experts of another model" in caplog.text
+
+
+async def test_a_directory_that_does_not_answer_is_asked_again_with_one_complaint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shards = fakes(1)
+    roster, network = ShardRoster(_MODEL, "here", probation_seconds=1.0), FakeNetwork(shards)
+    asked = 0
+
+    async def addresses() -> Sequence[str]:
+        nonlocal asked
+        asked += 1
+        if asked < 5:
+            raise RuntimeError("nobody knows")
+        return await network.addresses()
+
+    watch = ShardWatch(roster, network, addresses, _LIMITS)
+    with caplog.at_level(logging.ERROR):
+        async with asyncio.timeout(20):
+            await watch.start()
+    await watch.close()
+
+    assert len(caplog.records) == 1
