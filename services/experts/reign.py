@@ -172,8 +172,9 @@ class Reign:
         for (shard, experts), answer in zip(told, answers, strict=True):
             if answer is None:
                 self._assigned[shard.shard_id] = experts
-            else:
-                self.epoch = None
+                continue
+            self.epoch = None
+            if not isinstance(answer, Conflict):
                 _LOG.warning("The expert shard at %s did not take what it shall hold: %s", shard.address, answer)
         _raise_conflict(answers)
 
