@@ -75,6 +75,7 @@ def platform(checkpoint: Path, redis: RedisServer, opened: ExitStack) -> list[Pr
     def start(service: str, **more: str) -> Process:
         return opened.enter_context(running("services", service, "--listen", "127.0.0.1:0", **environment, **more))
 
+    # One frame a push, so that a loss can be told by the number of its event.
     started = {stage: start(stage, ANTIPHON_CODEC_FRAMES_PER_PUSH="1") for stage in HOSTED_STAGES}
     directory = {f"ANTIPHON_DIRECTORY_{stage.upper()}": f"127.0.0.1:{port_of(it)}" for stage, it in started.items()}
     return [start("gateway", **directory) for _ in range(len(LOSSES) + 1)]
