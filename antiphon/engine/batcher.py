@@ -20,6 +20,7 @@ import torch
 from antiphon.engine.compute_gate import OPEN, Gate, Urgency
 from antiphon.engine.fairness import VirtualStarts
 from antiphon.engine.sequence import Share
+from antiphon.engine.step import sentence
 from antiphon.engine.step_watch import HANGING_SECONDS, StepWatch
 from antiphon.engine.urgency import ENDING_SECONDS
 from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable, broken
@@ -167,8 +168,12 @@ class Batcher(Generic[JobT, ResultT]):
                 heapify(self._queue)
 
     def _work(self) -> None:
-        while self._work_once():
-            pass
+        try:
+            while self._work_once():
+                pass
+        except Exception as error:
+            _log.exception("The loop of the %s broke.", self._name)
+            self._give_up(self._at_work, f"The {self._name} broke and takes no more work: {sentence(error)}")
 
     def _work_once(self) -> bool:
         """False at the end. Nothing of the jobs outlives it, however long the next ones are waited for."""
@@ -177,7 +182,6 @@ class Batcher(Generic[JobT, ResultT]):
             return False
         began = time.monotonic()
         try:
-            self._at_work = batch
             with self._gate.step(self._urgency(batch)), self._watch.step():
                 results = self._compute([ticket.job for ticket in batch])
             if len(results) != len(batch):
@@ -217,23 +221,23 @@ class Batcher(Generic[JobT, ResultT]):
     def _popped(self) -> list[_Ticket[JobT, ResultT]]:
         """Under the lock. A job that is too late fails instead; one that does not join the others waits on."""
         batch: list[_Ticket[JobT, ResultT]] = []
-        jobs: list[JobT] = []
+        self._at_work = batch
         passed_over: list[_Ticket[JobT, ResultT]] = []
         now = time.monotonic()
-        while self._queue and len(batch) < self._max_batch:
-            ticket = heappop(self._queue)
-            if ticket.deadline < now:
-                ticket.waits = False
-                ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
-            elif not jobs or self._joins(jobs, ticket.job):
-                ticket.waits = False
-                self._starts.begin(ticket.start)
-                batch.append(ticket)
-                jobs.append(ticket.job)
-            else:
-                passed_over.append(ticket)
-        for ticket in passed_over:
-            heappush(self._queue, ticket)
+        try:
+            while self._queue and len(batch) < self._max_batch:
+                passed_over.append(ticket := heappop(self._queue))
+                if ticket.deadline < now:
+                    ticket.waits = False
+                    ticket.fail(DeadlineExceeded(f"The time was over before the {self._name} began."))
+                elif not batch or self._joins([each.job for each in batch], ticket.job):
+                    ticket.waits = False
+                    self._starts.begin(ticket.start)
+                    batch.append(ticket)
+        finally:
+            for ticket in passed_over:
+                if ticket.waits:
+                    heappush(self._queue, ticket)
         return batch
 
     def _break(self, batch: list[_Ticket[JobT, ResultT]], error: torch.AcceleratorError) -> None:

@@ -206,6 +206,29 @@ async def test_a_lost_device_ends_the_worker_and_says_so() -> None:
             await batcher.run(2)
 
 
+async def test_a_worker_that_breaks_between_batches_says_so() -> None:
+    def joins(_more_urgent: Sequence[int], _job: int) -> bool:
+        raise KeyError("what nobody expected")
+
+    compute = Doubling()
+    batcher: Batcher[int, int] = Batcher(compute, max_waiting=8, max_batch=2, joins=joins, name="doubler")
+    batcher.start()
+    try:
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            waiting = [asyncio.create_task(batcher.run(job)) for job in (1, 2)]
+            await asyncio.sleep(0)
+        assert await busy is not None
+        async with asyncio.timeout(30):
+            for task in waiting:
+                with pytest.raises(Unavailable, match="The doubler broke before this request had ended"):
+                    await task
+        with pytest.raises(InternalError, match="takes no more work: KeyError"):
+            batcher.check()
+    finally:
+        await batcher.stop()
+
+
 async def test_a_job_that_is_too_late_is_never_run() -> None:
     compute = Doubling()
     async with batching(compute) as batcher:
