@@ -104,7 +104,8 @@ class ExpertsPolicy(_Settings):
     """As busy as they shall be, no call kept waiting, and never fewer than all experts and their copies need."""
 
     kind: Literal["experts"] = "experts"
-    utilisation: float = Field(default=0.6, gt=0, le=1)
+    # Trunks call as fast as shards answer, so that these are busy at any load; then it is the waiting that decides.
+    utilisation: float = Field(default=0.85, gt=0, le=1)
     queued_seconds: float = Field(default=0.001, gt=0)
     # Of every expert in different shards; and more of the hot ones, as a share of all.
     copies: int = Field(default=1, ge=1)
