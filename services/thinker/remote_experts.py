@@ -56,8 +56,8 @@ class LayerCall:
 
     def __init__(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor, kind: ExpertResult) -> None:
         self.layer, self.per_row, self.kind = layer, expert_ids.shape[1], kind
-        self.hidden, self.weights = hidden.cpu(), weights.cpu().view(-1)
-        self.experts: Places = expert_ids.cpu().view(-1).numpy()
+        self.hidden, self.weights = hidden.cpu(), weights.cpu().reshape(-1)
+        self.experts: Places = expert_ids.cpu().reshape(-1).numpy()
         self.result: LayerResult = layer_result(kind, hidden, self.per_row)
 
     def part(self, places: Places) -> tuple[ExpertCall, Places]:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 async def test_no_answer_fails_or_changes_while_shards_are_killed() -> None:
-    plan = Plan(answers=400, at_once=100, least_seconds=0.05, most_seconds=0.4, down_seconds=0.2, rounds=1)
+    plan = Plan(answers=400, at_once=100, least_seconds=0.05, most_seconds=0.4, down_seconds=0.2, rounds=1, tries=1)
     async with chaos(plan) as subject:
         await subject.measure()
         await subject.disturb()
