@@ -1,5 +1,5 @@
-"""How long a placement of the real Thinker's experts takes and how even it is, under Zipf's law: an answer to whether
-a keeper can plan as often as it looks.
+"""How long a placement of the real Thinker's experts takes and how even it is, under Zipf's law; and what it costs a
+trunk to count what is asked of them.
 
     python -m benchmarks.expert_placement
 """
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.experts.balance import imbalances, least_imbalance
+from antiphon.experts.load import RoutingMeter, RowTenants
 from antiphon.experts.moves import MoveRules, ShardState, next_steps
 from antiphon.experts.placement import Placement, PlacementRules, ShardRoom, place
 
-LAYERS, EXPERTS = 48, 128
+LAYERS, EXPERTS, EXPERTS_PER_TOKEN = 48, 128, 8
 REDUNDANCY = 0.25
 RULES = PlacementRules(redundancy=REDUNDANCY)
 SHARDS = (4, 8, 16, 32, 64)
@@ -89,7 +90,25 @@ def rows() -> Iterator[Row]:
             yield measured(count, exponent)
 
 
+def counting_us(row_count: int, steps: int = 200) -> float:
+    """Of one layer's call, its part of the counting that is put off included."""
+    dice, meter = np.random.default_rng(0), RoutingMeter(LAYERS, EXPERTS, half_life_seconds=60.0)
+    asked = [dice.integers(0, EXPERTS, row_count * EXPERTS_PER_TOKEN) for _ in range(LAYERS)]
+    tenants = [f"tenant {row % 3}" for row in range(row_count)]
+
+    def count() -> None:
+        for _ in range(steps):
+            rows = RowTenants.of(tenants)
+            for layer, ids in enumerate(asked):
+                meter.add(layer, ids, rows)
+        meter.routing("trunk")
+
+    return median_ms(count) * 1000 / steps / LAYERS
+
+
 def main() -> None:
+    for row_count in (1, 8, 32):
+        print(f"Counting a layer's call of {row_count} rows: {counting_us(row_count):.1f} us.")
     print(
         "| shards | exponent | max/mean, worst layer (bound) | placed anew | unchanged | a step | loads after a loss |"
     )

@@ -123,10 +123,10 @@ class _Planner:
         return Evenness(self._rules.keep_below if has_room else np.inf, least if has_room else 0.0, self._rules.aim)
 
     def _is_uneven(self) -> bool:
-        """A shard is new, or has more than it shall have, or there are far fewer copies than there may be."""
+        """A shard is new, or has more than it shall have, or there are far fewer copies than there may be, or more."""
         held = self._held.sum(axis=(1, 2))
         is_off = (held < self._fair / 2).any() or (held > self._limits).any()
-        return bool(is_off or held.sum() < _ENOUGH * self._total)
+        return bool(is_off or not _ENOUGH * self._total <= held.sum() <= self._total)
 
     def _broken(self, held: Held) -> NDArray[np.bool_]:
         """(layers): an expert has no copy, too few, or all in one domain."""
