@@ -1,9 +1,11 @@
 """What a Thinker has instead of experts of its own: shards that are watched, callers for its layers, and steps that say
 for whom they are."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Final
 
 import numpy as np
 import torch
@@ -33,6 +35,10 @@ from services.thinker.shard_watch import ShardWatch, WatchLimits
 from services.thinker.step_inputs import ThinkerSlice
 from services.thinker.trunk_turns import LANES, TrunkTurns
 
+# After each answer of a shard a lane needs the interpreter, which the thread of the event loop keeps for up to 5 ms by
+# default.
+_SWITCH_SECONDS: Final = 0.0005
+
 
 class ExpertTrunk:
     """Making one reads a little of the checkpoint."""
@@ -58,7 +64,7 @@ class ExpertTrunk:
         self._turns = TrunkTurns()
         self._caller = ExpertCaller(self.roster, _call_rules(settings), self._turns, local, meter)
         self._halved: HalvedSteps | None = None
-        self._steps = 0
+        self._steps, self._switch_seconds = 0, sys.getswitchinterval()
 
     def experts(self, layer: int) -> Experts:
         return RemoteExperts(layer, self._caller)
@@ -80,6 +86,7 @@ class ExpertTrunk:
 
     async def start(self) -> None:
         """Returns once every expert has a copy."""
+        sys.setswitchinterval(min(_SWITCH_SECONDS, self._switch_seconds))
         await self._reports.start()
         await self._watch.start()
 
@@ -90,6 +97,7 @@ class ExpertTrunk:
         await self._reports.close()
         await self._watch.close()
         await self._places.close()
+        sys.setswitchinterval(self._switch_seconds)
 
     @contextmanager
     def step(self, slices: Sequence[ThinkerSlice]) -> Iterator[None]:
