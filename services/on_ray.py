@@ -12,6 +12,7 @@ from antiphon.hosting.ray_cluster import RayHost, deployed
 from antiphon.hosting.ray_serve import Scale, StageArguments
 from services.codec import deployment as codec
 from services.encoders import deployment as encoders
+from services.experts import deployment as experts
 from services.gateway import deployment as gateway
 from services.talker import deployment as talker
 from services.thinker import deployment as thinker
@@ -27,6 +28,8 @@ class RaySettings:
     ray_address: str | None = None
     # Of each service.
     replicas: int = 1
+    # With the Thinker's experts on them; 0 leaves those in the Thinkers.
+    expert_shards: int = 0
 
 
 @asynccontextmanager
@@ -42,9 +45,27 @@ async def ray_platform(settings: RaySettings) -> AsyncIterator[str]:
         "codec": codec.build(stage),
         "gateway": gateway.build(gateway.GatewayArguments(checkpoint=stage.checkpoint, scale=scale)),
     }
+    if settings.expert_shards:
+        applications["thinker"] = thinker.build(_calling_shards(stage))
+        applications["experts"] = experts.build(_shards(stage, settings.expert_shards))
     host = RayHost(address=settings.ray_address, http_host=settings.host, http_port=port)
     async with deployed(applications, "gateway", host):
         yield base_url(settings.host, port)
+
+
+def _calling_shards(stage: StageArguments) -> StageArguments:
+    return stage.model_copy(update={"environment": {"ANTIPHON_THINKER_EXPERTS": "remote"}})
+
+
+def _shards(stage: StageArguments, shards: int) -> StageArguments:
+    """Every expert is on two of them if there are as many. What the environment says holds before."""
+    wanted = {
+        "ANTIPHON_EXPERTS_HOLDS": "none",
+        "ANTIPHON_EXPERTS_KEEPER_LEAST_COPIES": str(min(2, shards)),
+        "ANTIPHON_EXPERTS_KEEPER_REDUNDANCY": str(min(2, shards) - 1),
+    }
+    environment = {name: os.environ.get(name, value) for name, value in wanted.items()}
+    return stage.model_copy(update={"scale": _scale(shards), "environment": environment})
 
 
 def _scale(replicas: int) -> Scale:

@@ -76,6 +76,8 @@ class StageArguments(BaseModel):
     checkpoint: Path
     scale: Scale = Scale()
     tunables: Tunables = Tunables()
+    # ANTIPHON_ variables of its replicas, before those of the cluster.
+    environment: Mapping[str, str] = {}
 
 
 class StageReplica:
@@ -145,12 +147,18 @@ def stage_application(
         user_config=tunables.model_dump(),
         graceful_shutdown_wait_loop_s=_WAIT_FOR_CONTROL_CALLS_SECONDS,
         graceful_shutdown_timeout_s=tunables.drain_seconds + _KILL_AFTER_DRAIN_SECONDS,
-        **placement(scale, policy),
+        **placement(scale, policy, environment=arguments.environment),
     )
     return deployment.bind(make_service, tunables)
 
 
-def placement(scale: Scale, policy: Policy = _BY_CALLS, *, records_calls: bool = True) -> dict[str, Any]:
+def placement(
+    scale: Scale,
+    policy: Policy = _BY_CALLS,
+    *,
+    records_calls: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The part of a deployment's options that follows from its scale.
 
     `records_calls`: its replicas record their calls; otherwise Serve counts the requests that it passes to them.
@@ -163,7 +171,7 @@ def placement(scale: Scale, policy: Policy = _BY_CALLS, *, records_calls: bool =
         "ray_actor_options": {
             "num_cpus": scale.cpus,
             "num_gpus": scale.gpus,
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(scale.threads)}},
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(scale.threads), **(environment or {})}},
         },
     }
     if scale.max_replicas > scale.min_replicas:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, InvalidInput
 from antiphon.hosting.default_checkpoint import default_checkpoint
 from antiphon.hosting.loaded_memory import keep_what_is_loaded
 from antiphon.hosting.stop_signals import stop_signals
@@ -39,6 +39,7 @@ class ServeOptions:
     on: Host
     # None starts a Ray of its own.
     ray_address: str | None
+    expert_shards: int
 
 
 def serve(
@@ -52,13 +53,21 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
     on: Annotated[Host, typer.Option(help="One process, or Ray Serve.")] = Host.PROCESS,
     ray_address: Annotated[str | None, typer.Option(help="A running Ray; by default one is started here.")] = None,
+    expert_shards: Annotated[
+        int, typer.Option(min=0, help="On Ray: shards with the Thinker's experts, which it has itself by default.")
+    ] = 0,
 ) -> None:
     """Serve the OpenAI-compatible API until Ctrl-C."""
     notes = Console(stderr=True)
     antiphon_logging.configure(os.environ.get("ANTIPHON_LOG_LEVEL", "WARNING"))
     try:
+        if expert_shards and on is not Host.RAY:
+            raise InvalidInput(
+                f"--expert-shards: expected with --on ray; came {expert_shards} in one process. Add --on ray, or start "
+                "shards beside with `python -m services experts` (docs/experts.md)."
+            )
         found = (checkpoint or default_checkpoint()).resolve()  # its name is the model's, also of "."
-        asyncio.run(_serve(ServeOptions(found, host, port, on, ray_address), notes))
+        asyncio.run(_serve(ServeOptions(found, host, port, on, ray_address, expert_shards), notes))
     except (AntiphonError, BaseExceptionGroup) as error:
         known = family_member(error)
         if known is None:
@@ -99,7 +108,13 @@ async def _platform(options: ServeOptions) -> AsyncIterator[str]:
         from services.on_ray import RaySettings, ray_platform
 
         running: AbstractAsyncContextManager[str] = ray_platform(
-            RaySettings(options.checkpoint, options.host, options.port, options.ray_address)
+            RaySettings(
+                options.checkpoint,
+                options.host,
+                options.port,
+                options.ray_address,
+                expert_shards=options.expert_shards,
+            )
         )
         async with running as base_url:
             yield base_url

@@ -30,3 +30,8 @@ def test_a_scale_may_name_another_policy_and_pace_which_arrive_whole() -> None:
     plan = StagePolicy(**kwargs).plan
     assert (plan.policy, plan.pacing, plan.bounds.max_replicas) == (policy, pacing, 5)
     assert Scale.model_validate({"policy": {"kind": "calls", "calls_per_replica": 7}}).policy == policy
+
+
+def test_replicas_get_the_variables_of_their_application() -> None:
+    told = placement(Scale(), environment={"ANTIPHON_THINKER_EXPERTS": "remote"})["ray_actor_options"]["runtime_env"]
+    assert told["env_vars"] == {"OMP_NUM_THREADS": "1", "ANTIPHON_THINKER_EXPERTS": "remote"}
