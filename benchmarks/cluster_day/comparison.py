@@ -1,7 +1,7 @@
 """The same day under each way of provisioning: the smallest static cluster that keeps the promise, Ray Serve's own rule
 with several targets, and the platform's policies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,8 +9,8 @@ from multiprocessing import get_context
 from typing import Final, Literal
 
 from antiphon.scaling.pacing import Pacing
-from benchmarks.cluster_day.cluster import Surroundings
-from benchmarks.cluster_day.day import Result, busiest_minute, load, simulate, sized
+from benchmarks.cluster_day.cluster import Stage, Surroundings
+from benchmarks.cluster_day.day import Result, busiest_minutes, load, simulate, sized
 from benchmarks.cluster_day.provisioning import (
     Delays,
     Policies,
@@ -28,8 +28,8 @@ Kind = Literal["static", "queue length", "queue length, tuned", "policies"]
 _BUSY_AT_FIRST: Final = 0.6
 # No stage has more than if its busiest minute made it so busy.
 _BUSY_AT_MOST: Final = 0.4
-_STATIC_STEPS: Final = 4
-_LEAST_BUSY, _MOST_BUSY = 0.8, 1.4
+_STATIC_STEPS: Final = 3
+_LEAST_BUSY, _MOST_BUSY = 0.85, 1.25
 SERVES_OWN: Final = Delays()
 # Up at once, down as patiently and as gently as the policies.
 TUNED: Final = Delays(up_seconds=0.0, down_seconds=300.0, look_back_seconds=30.0, down_share=0.3)
@@ -55,7 +55,7 @@ class Scene:
 @dataclass(frozen=True, slots=True)
 class Run:
     kind: Kind
-    # Of what a replica bears, how much it shall do; of a static cluster, in its busiest minute.
+    # Of what a replica bears, how much it shall do; of a static cluster, in the busiest minute of its stage.
     busy_share: float
 
 
@@ -66,14 +66,14 @@ def _turns(seed: int, hours: float, peak_per_second: float) -> Turns:
 
 def run_one(scene: Scene, run: Run) -> Result:
     times, turns = scene.times(), scene.turns()
-    busiest = load(times, turns, *busiest_minute(turns))
+    busiest = busiest_minutes(times, turns)
     first = sized(load(times, turns, 0.0, 600.0), _BUSY_AT_FIRST)
     replicas = sized(busiest, run.busy_share) if run.kind == "static" else first
     provisioning = _provisioning(scene, run, sized(busiest, _BUSY_AT_MOST))
     return simulate(times, turns, replicas, provisioning, scene.around, slo_seconds=scene.slo_seconds)[0]
 
 
-def _provisioning(scene: Scene, run: Run, most: dict[str, int]) -> Provisioning:
+def _provisioning(scene: Scene, run: Run, most: Mapping[Stage, int]) -> Provisioning:
     times = scene.times()
     match run.kind:
         case "static":

@@ -91,11 +91,11 @@ def _result(
     )
 
 
-def busiest_minute(turns: Turns) -> tuple[float, float]:
-    """From and until which second."""
-    counts = np.bincount((turns.arrived // 60).astype(np.int64))
-    busiest = int(counts.argmax())
-    return 60.0 * busiest, 60.0 * (busiest + 1)
+def busiest_minutes(times: ServiceTimes, turns: Turns) -> dict[Stage, float]:
+    """Of each stage its own: replicas that were wholly busy in it."""
+    minutes = np.arange(0.0, turns.arrived[-1], 60.0)
+    loads = [load(times, turns, begins, begins + 60.0) for begins in minutes]
+    return {stage: max(each[stage] for each in loads) for stage in STAGES}
 
 
 def load(times: ServiceTimes, turns: Turns, begins: float, ends: float) -> dict[Stage, float]:
