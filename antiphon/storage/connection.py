@@ -64,6 +64,7 @@ class Storage:
         self._address, self._clients, self._settings = address, clients, settings
         self._metrics = metrics.storage
         self._room = asyncio.Semaphore(settings.connections)
+        self._is_closed = False
         # Unknown before the first command.
         self._answers: bool | None = None
 
@@ -96,14 +97,23 @@ class Storage:
         return True
 
     async def close(self) -> None:
+        """Commands that come later raise Unavailable. Those under way are waited for, each no longer than its own time:
+        one that was cut off would be repeated over a connection that nobody closes."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for _ in range(self._settings.connections):
+            await self._room.acquire()
         for client in (self._clients.commands, *self._clients.guides):
             await client.aclose()
 
     async def _within_time(self, command: Sequence[Argument], repeatable: bool, moved_bytes: int = 0) -> Reply:
+        self._require_open()
         started = time.perf_counter()
         seconds = self._settings.answer_seconds + moved_bytes / self._settings.transfer_bytes_per_second
         try:
             async with asyncio.timeout(seconds), self._room:
+                self._require_open()
                 reply = await self._ask(command, repeatable)
         except exceptions.NoScriptError:
             raise
@@ -122,6 +132,10 @@ class Storage:
                 raise
         await asyncio.sleep(_PAUSE_BEFORE_REPEAT_SECONDS)
         return cast(Reply, await commands.execute_command(*command))
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise Unavailable("The storage of sessions has been closed. Try again elsewhere.")
 
     def _family_member(self, error: Exception) -> AntiphonError:
         """What the server says may name keys and hosts: its class alone is told, and to the operator only."""

@@ -125,6 +125,22 @@ async def test_redis_that_hangs_is_told_in_time(own_redis: RedisServer) -> None:
         assert await storage.execute("GET", "a") == b"1"
 
 
+async def test_a_storage_that_closes_waits_for_what_is_asked_and_is_asked_no_more(redis_server: RedisServer) -> None:
+    """A command that was cut off would be sent again over a connection of its own, which nobody closes."""
+    storage = open_redis(redis_server.url, StorageSettings(connections=2))
+    asked = [asyncio.create_task(storage.execute("SET", "a", n)) for n in range(4)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await storage.close()
+        await storage.close()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert outcomes[:2] == [b"OK", b"OK"]
+    for later in outcomes[2:]:
+        assert later == b"OK" or isinstance(later, Unavailable)
+    with pytest.raises(Unavailable, match="has been closed"):
+        await storage.execute("GET", "a")
+
+
 @pytest.fixture
 def unanswered_port() -> Iterator[int]:
     """Of a listener whose queue is full: who connects hears nothing."""
