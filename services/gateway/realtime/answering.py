@@ -89,6 +89,8 @@ class Answering:
             begun = await self.journals.find(tenant, response.id)
         except NotFound as error:
             return self._begin_again(resumed, error)
+        except Exception as error:
+            return self._close_failed(response.id, error)
         attributes = {**self._attributes(response), names.RESUMED: True}
         with tracing.span(
             names.SPAN_REALTIME_RESPONSE, attributes, parent=begun.trace, links=(self.session_span,)
@@ -131,14 +133,16 @@ class Answering:
         response = resumed.response
         if response.in_conversation and not resumed.has_begun:
             return self.perform([StartAnswer(response, tuple(self.session.items), after_speech=False)])
-        failure = failure_of(error)
-        return self.perform(self.session.close_answer(response.id, lambda answer: answer.failed(failure)))
+        return self._close_failed(response.id, error)
 
     def _fail(self, response_id: str, error: Exception, watch: TurnWatch, span: Span) -> None:
         tracing.mark_failed(span, error)
         answer = self.session.answering(response_id)
         if answer is not None:
             answer.used = usage_of(watch.usage)
+        self._close_failed(response_id, error)
+
+    def _close_failed(self, response_id: str, error: Exception) -> None:
         failure = failure_of(error)
         self.perform(self.session.close_answer(response_id, lambda answer: answer.failed(failure)))
 
