@@ -1,12 +1,13 @@
 """Whose step may begin on the cores that all stages of a process share.
 
 While a first output is computed that others would drown, steps of theirs begin only on cores that are left, beside one
-for all that is no step. Each waits for those first outputs only that were under way when it came, and speech that is
-about to end waits for none, so nobody starves. With one tenant nobody waits.
+for all that is no step. Each waits for those first outputs only that were under way when it came, and not for long, and
+speech that is about to end waits for none, so nobody starves. With one tenant nobody waits.
 """
 
 import os
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +23,9 @@ from antiphon.engine.urgency import is_ending
 ResultT = TypeVar("ResultT")
 # first: a first output of an outnumbered tenant. ending: a listener hears silence unless it begins at once.
 Urgency = Literal["first", "ending", "ordinary"]
+# Others stand back for a first output to be early. One that takes longer is late in any case; it may be a whole film in
+# an encoder, or hang, and must not take the others with it.
+_MOST_WAIT_SECONDS: Final = 1.0
 
 
 class Gate(Protocol):
@@ -57,14 +61,15 @@ class OpenGate:
 
 
 class ComputeGate:
-    def __init__(self, most_beside_first: int) -> None:
-        """most_beside_first: steps under way at once, first outputs included, for another to begin beside those."""
-        self._most = most_beside_first
+    def __init__(self, most_beside_first: int, most_wait_seconds: float = _MOST_WAIT_SECONDS) -> None:
+        """most_beside_first: steps under way at once, first outputs included, for another to begin beside those.
+        most_wait_seconds: from the beginning of a first output on, until nobody waits for it any more."""
+        self._most, self._most_wait_seconds = most_beside_first, most_wait_seconds
         # By stage: a turn that begins is in several at once.
         self._present: defaultdict[str, Presence] = defaultdict(Presence)
-        # Under way: all, and of these the first outputs by the number of their entry.
+        # Under way: all, and of these the first outputs by the number of their entry, each with its beginning.
         self._under_way = 0
-        self._firsts: set[int] = set()
+        self._firsts: dict[int, float] = {}
         self._entries = 0
         self._changed = threading.Condition()
 
@@ -92,18 +97,27 @@ class ComputeGate:
     def _enter(self, urgency: Urgency) -> int:
         with self._changed:
             if urgency == "ordinary":
-                before = frozenset(self._firsts)
-                self._changed.wait_for(lambda: self._under_way < self._most or self._firsts.isdisjoint(before))
+                self._stand_back(time.monotonic())
             self._entries += 1
             self._under_way += 1
             if urgency == "first":
-                self._firsts.add(self._entries)
+                self._firsts[self._entries] = time.monotonic()
             return self._entries
+
+    def _stand_back(self, now: float) -> None:
+        """Under the lock, which others have while this waits."""
+        until = {number: began + self._most_wait_seconds for number, began in self._firsts.items()}
+        before = {number for number, latest in until.items() if latest > now}
+        if before:
+            self._changed.wait_for(
+                lambda: self._under_way < self._most or before.isdisjoint(self._firsts),
+                max(until[number] for number in before) - now,
+            )
 
     def _leave(self, number: int) -> None:
         with self._changed:
             self._under_way -= 1
-            self._firsts.discard(number)
+            self._firsts.pop(number, None)
             self._changed.notify_all()
 
 

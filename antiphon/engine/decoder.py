@@ -76,11 +76,12 @@ class Decoder(Generic[RequestT, OutputT]):
         ends, and `check` gives the decoder up."""
         self._runner, self._overlaps, self._gate = runner, overlaps, gate
         launch: Launch[RequestT, OutputT] = _launched_by(runner) if overlaps else partial(_run, runner)
-        self._launch = gated(gate, launch)
+        self._pulse, self._watch = Pulse(), StepWatch(longest_step_seconds)
+        # Whoever waits at the gate computes nothing, and does not hang.
+        self._launch = gated(gate, self._watch.around(launch))
         self._under_way: Step[RequestT, OutputT] | None = None
         self._name = name
         self._scheduler: Scheduler[RequestT] = Scheduler(limits, pool)
-        self._pulse, self._watch = Pulse(), StepWatch(longest_step_seconds)
         self._generations: dict[int, tuple[Generation[OutputT], asyncio.AbstractEventLoop]] = {}
         self._departed: list[Sequence[RequestT]] = []
         self._phase: Literal["open", "draining", "closed"] = "open"
@@ -162,8 +163,7 @@ class Decoder(Generic[RequestT, OutputT]):
     def _step(self) -> bool:
         """False at the end. Nothing of the requests outlives it, however long the next one is waited for."""
         plan, before = self._schedule(), self._under_way
-        with self._watch.step():
-            self._take(plan, before)
+        self._take(plan, before)
         return bool(plan) or before is not None
 
     def _take(self, plan: list[Slice[RequestT]], before: Step[RequestT, OutputT] | None) -> None:
@@ -196,7 +196,8 @@ class Decoder(Generic[RequestT, OutputT]):
                 sequence.lead_seconds = sequence.plays_until - now
 
     def _postprocess(self, step: Step[RequestT, OutputT]) -> None:
-        outcomes = step.outcomes()
+        with self._watch.step():
+            outcomes = step.outcomes()
         now = time.perf_counter()
         mail: _Mail[OutputT] = {}
         with self._lock:

@@ -3,7 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
+
+GivenT = TypeVar("GivenT")
+ResultT = TypeVar("ResultT")
 
 # At one step, before it is given up: a process that was stopped for a while and goes on has been seen at it once.
 _LOOKS: Final = 3
@@ -26,6 +29,15 @@ class StepWatch:
             yield
         finally:
             self._began_seconds = None
+
+    def around(self, work: Callable[[GivenT], ResultT]) -> Callable[[GivenT], ResultT]:
+        """The same, as a step."""
+
+        def step(given: GivenT) -> ResultT:
+            with self.step():
+                return work(given)
+
+        return step
 
     def hangs(self) -> bool:
         """To be asked every few seconds: whether the step under way has taken too long, at one look after another."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -91,6 +92,27 @@ def test_a_step_that_fails_lets_the_others_in(gate: ComputeGate, pool: ThreadPoo
     with pytest.raises(RuntimeError), gate.step("first"):
         raise RuntimeError
     begun(pool, gate, "ordinary").result(_LONG)
+
+
+def test_a_first_output_that_never_ends_holds_nobody_up_for_ever(pool: ThreadPoolExecutor) -> None:
+    gate = ComputeGate(most_beside_first=1, most_wait_seconds=4 * _A_MOMENT)
+    with gate.step("first"):
+        step = begun(pool, gate, "ordinary")
+        assert waits(step)
+        step.result(_LONG)
+
+
+def test_who_finds_a_first_output_late_already_begins_at_once(pool: ThreadPoolExecutor) -> None:
+    """All of them together, not each after a wait of its own."""
+    gate = ComputeGate(most_beside_first=1, most_wait_seconds=4 * _A_MOMENT)
+    with gate.step("first"):
+        begun(pool, gate, "ordinary").result(_LONG)
+        began = time.monotonic()
+        for _ in range(100):
+            begun(pool, gate, "ordinary").result(_LONG)
+        assert time.monotonic() - began < 10 * 4 * _A_MOMENT
+        with gate.step("first"):
+            assert waits(begun(pool, gate, "ordinary"))
 
 
 def slice_of(share: Share, *, emitted: int = 0, lead_seconds: float = 0.0) -> Slice[str]:

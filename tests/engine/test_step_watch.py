@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from antiphon.engine.batcher import Batcher
+from antiphon.engine.compute_gate import ComputeGate
 from antiphon.engine.decoder import Decoder
 from antiphon.engine.kv_cache import PagePool
 from antiphon.engine.scheduler import SchedulerLimits
@@ -14,6 +15,7 @@ from antiphon.engine.step_watch import StepWatch
 from antiphon.errors import REPLICA_BROKEN, InternalError, Unavailable
 from tests.engine.counting_decoder import CountingDecoder, all_of, submission
 from tests.engine.counting_runner import CountingRunner
+from tests.engine.late_runner import LateRunner
 
 LONGEST_SECONDS = 0.05
 
@@ -99,6 +101,44 @@ async def test_requests_of_a_decoder_whose_device_hangs_go_elsewhere(device: thr
     async with asyncio.timeout(30):
         await decoder.stop()
     assert decoder.load().pages_used == 0
+
+
+async def test_outcomes_that_never_come_are_noticed_where_steps_overlap(device: threading.Event) -> None:
+    class NeverRead(LateRunner):
+        def _read(self, number, slices):  # type: ignore[no-untyped-def]
+            device.wait()
+            return super()._read(number, slices)
+
+    limits, pool = SchedulerLimits(1, 8, 16), PagePool(64, 4)
+    decoder: CountingDecoder = Decoder(
+        NeverRead(), limits, pool, name="counter", overlaps=True, longest_step_seconds=LONGEST_SECONDS
+    )
+    decoder.start()
+    reading = asyncio.create_task(all_of(decoder.submit(submission(3))))
+    assert "more than 0.05 s" in (await broken_off(decoder.check)).message
+    with pytest.raises(Unavailable):
+        await reading
+    async with asyncio.timeout(30):
+        await decoder.stop()
+
+
+async def test_a_step_that_waits_for_other_stages_does_not_hang() -> None:
+    """However long the first output takes that it stands back for."""
+    gate = ComputeGate(most_beside_first=1, most_wait_seconds=60)
+    limits, pool = SchedulerLimits(1, 8, 16), PagePool(64, 4)
+    decoder: CountingDecoder = Decoder(
+        CountingRunner(), limits, pool, name="counter", gate=gate, longest_step_seconds=LONGEST_SECONDS
+    )
+    with gate.step("first"):
+        decoder.start()
+        reading = asyncio.create_task(all_of(decoder.submit(submission(2))))
+        for _ in range(6):
+            await asyncio.sleep(LONGEST_SECONDS)
+            decoder.check()
+        assert not reading.done()
+    async with asyncio.timeout(30):
+        assert await reading == [0, 1]
+        await decoder.stop()
 
 
 async def test_jobs_of_a_worker_whose_device_hangs_go_elsewhere(device: threading.Event) -> None:
