@@ -24,7 +24,7 @@ from antiphon.engine.step import sentence
 from antiphon.engine.step_watch import HANGING_SECONDS, StepWatch
 from antiphon.engine.urgency import ENDING_SECONDS
 from antiphon.errors import AntiphonError, AtCapacity, DeadlineExceeded, InternalError, Unavailable, broken
-from antiphon.scaling.recent import RecentSum
+from antiphon.scaling.recent import LATEST_SECONDS, RecentSum
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -35,7 +35,8 @@ _ANYBODY: Final = Share()
 
 @dataclass(frozen=True, slots=True)
 class BatcherLoad:
-    # Until all that waits has been computed, by what jobs took in the latest seconds.
+    # Until all that waits has been computed, by what jobs took in the latest seconds; where none has ended in these, by
+    # what those under way have taken so far.
     backlog_seconds: float
     # Share of the latest seconds in which it computed.
     busy_share: float
@@ -91,6 +92,7 @@ class Batcher(Generic[JobT, ResultT]):
         self._joins = joins
         self._gate, self._is_first = gate, is_first
         self._watch, self._at_work = StepWatch(longest_step_seconds), list[_Ticket[JobT, ResultT]]()
+        self._began_seconds: float | None = None
         self._max_waiting = max_waiting
         self._max_batch = max_batch
         self._name = name
@@ -127,10 +129,12 @@ class Batcher(Generic[JobT, ResultT]):
             return len(self._queue)
 
     def load(self) -> BatcherLoad:
-        now = time.monotonic()
         with self._lock:
+            now = time.monotonic()
+            so_far = 0.0 if self._began_seconds is None else now - self._began_seconds
             busy, jobs = self._computed_seconds.rate(now), self._computed_jobs.rate(now)
-            return BatcherLoad(len(self._queue) * busy / jobs if jobs else 0.0, min(busy, 1.0))
+            job_seconds = busy / jobs if jobs else so_far / max(1, len(self._at_work))
+            return BatcherLoad(len(self._queue) * job_seconds, min(busy + so_far / LATEST_SECONDS, 1.0))
 
     def check(self) -> None:
         """Raises why the worker broke, if it did, and breaks it off where it hangs. To be called every few seconds."""
@@ -180,7 +184,8 @@ class Batcher(Generic[JobT, ResultT]):
         batch = self._next_batch()
         if not batch:
             return False
-        began = time.monotonic()
+        with self._lock:
+            began = self._began_seconds = time.monotonic()
         try:
             with self._gate.step(self._urgency(batch)), self._watch.step():
                 results = self._compute([ticket.job for ticket in batch])
@@ -202,8 +207,9 @@ class Batcher(Generic[JobT, ResultT]):
         return "ending" if batch[0].due < time.monotonic() + ENDING_SECONDS else "ordinary"
 
     def _count(self, jobs: int, began: float) -> None:
-        now, self._at_work = time.monotonic(), []
+        now = time.monotonic()
         with self._lock:
+            self._at_work, self._began_seconds = [], None
             self._computed_seconds.add(now, now - began)
             self._computed_jobs.add(now, jobs)
             self._work_ended.notify_all()

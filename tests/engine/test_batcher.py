@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 import torch
 
-from antiphon.engine.batcher import Batcher
+from antiphon.engine.batcher import Batcher, BatcherLoad
 from antiphon.engine.sequence import Share
 from antiphon.errors import AtCapacity, DeadlineExceeded, InternalError, Unavailable
+from antiphon.scaling.recent import LATEST_SECONDS
 
 
 class Doubling:
@@ -124,6 +125,24 @@ async def test_jobs_that_do_not_join_wait_for_their_own_turn() -> None:
             await asyncio.sleep(0)
         await asyncio.gather(busy, *tasks)
     assert compute.batches == [[0], [1, 3, 5], [2, 4, 6], [7]]
+
+
+async def test_long_jobs_are_told_while_they_run_and_not_only_when_they_end() -> None:
+    """From a worker that told of ended jobs alone, one with jobs of a minute would look idle for most of it."""
+    compute = Doubling()
+    async with batching(compute) as batcher:
+        assert batcher.load() == BatcherLoad(0.0, 0.0)
+        with compute.held():
+            busy = await occupied(batcher, compute)
+            waiting = [asyncio.create_task(batcher.run(job)) for job in (1, 2)]
+            began = time.monotonic()
+            await asyncio.sleep(0.3)
+            least = time.monotonic() - began
+            load = batcher.load()
+        await asyncio.gather(busy, *waiting)
+    assert least / LATEST_SECONDS <= load.busy_share < 1
+    assert load.backlog_seconds >= 2 * least
+    assert load.backlog_seconds == pytest.approx(2 * LATEST_SECONDS * load.busy_share)
 
 
 async def test_waiting_jobs_run_together() -> None:
