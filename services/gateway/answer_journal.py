@@ -70,12 +70,13 @@ class AnswerJournals:
 
     @asynccontextmanager
     async def begun(
-        self, tenant: str, answer_id: str, turn: KeptTurn, usage: TurnUsage
+        self, tenant: str, answer_id: str, turn: KeptTurn, usage: TurnUsage, *, is_told: bool = False
     ) -> AsyncIterator[AnswerJournal]:
         """usage: of the turn, as it grows. Begins when its prompt is built: what is refused before is not kept. When
-        the block is left the turn is charged to whoever still has it."""
+        the block is left the turn is charged to whoever still has it. is_told: its client knows of it before its first
+        word, so that it can go on from there."""
         begins = self._begin(tenant, answer_id, turn, usage.prompt_is_built)
-        async with self._kept(begins, Progress(), usage, usage.prompt_is_built) as journal:
+        async with self._kept(begins, Progress(), usage, usage.prompt_is_built, is_told=is_told) as journal:
             yield journal
 
     async def find(self, tenant: str, answer_id: str, take_room: Callable[[int], None]) -> KeptTurn:
@@ -109,6 +110,8 @@ class AnswerJournals:
         known: Progress,
         usage: TurnUsage,
         may_begin: asyncio.Event | None = None,
+        *,
+        is_told: bool = True,
     ) -> AsyncIterator[AnswerJournal]:
         """may_begin: of a new one."""
         writer = _LateWriter(asyncio.create_task(opening, name="turn journal begins"))
@@ -119,7 +122,7 @@ class AnswerJournals:
             if may_begin is not None and not may_begin.is_set():
                 await writer.abandon()
             else:
-                is_empty = may_begin is not None and not (usage.text_tokens or usage.audio_tokens)
+                is_empty = not (is_told or usage.text_tokens or usage.audio_tokens)
                 await _close(writer, usage, is_empty=is_empty)
             raise
         await _close(writer, usage, is_empty=False)

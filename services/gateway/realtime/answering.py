@@ -60,8 +60,11 @@ class Answering:
     # Waits while the client has too much to read.
     room: Callable[[], Awaitable[None]]
 
-    async def run(self, start: StartAnswer, clock: FirstPacketClock, held: HeldTurn | None) -> None:
-        """clock: started when the user had ended, or asked for it. held: the same turn, where it runs already."""
+    async def run(
+        self, start: StartAnswer, clock: FirstPacketClock, held: HeldTurn | None, turn_id: str | None = None
+    ) -> None:
+        """clock: started when the user had ended, or asked for it. held: the same turn, where it runs already.
+        turn_id: of one that is asked again."""
         response, begun = start.response, held.opened if held is not None else None
         links = (self.session_span,) if begun is None else (self.session_span, begun.span)
         with tracing.span(
@@ -71,7 +74,7 @@ class Answering:
             try:
                 asked = self.prompting.answer(response.options, start.items)
                 kept = self.journals.begun(response.id, self.account.caller.tenant) if self.journals else None
-                opened = self.turns.open(self.account, asked, watch, response.id, begun, kept)
+                opened = self.turns.open(self.account, asked, watch, turn_id or response.id, begun, kept)
                 said = _Said(self, response, watch, after_speech=start.after_speech)
                 await self._tell(opened, said, watch, speaks=asked.speech is not None)
             except Exception as error:
@@ -88,7 +91,7 @@ class Answering:
                 raise unknown_turn()
             begun = await self.journals.find(tenant, response.id)
         except NotFound as error:
-            return self._begin_again(resumed, error)
+            return await self._begin_again(resumed, clock, error)
         except Exception as error:
             return self._close_failed(response.id, error)
         attributes = {**self._attributes(response), names.RESUMED: True}
@@ -100,8 +103,7 @@ class Answering:
             try:
                 again = SoundAgain.behind(resumed.place.samples, resumed.sound_bytes, response.options.encoding)
                 kept = self.journals.taken_over(response.id, tenant, begun, again.first_sample)
-                turn_id = f"{response.id}.{secrets.token_hex(4)}"
-                opened = self.turns.open(self.account, begun.request, watch, turn_id, None, kept)
+                opened = self.turns.open(self.account, begun.request, watch, _another_turn(response), None, kept)
                 said = _Said(self, response, watch, resumed=resumed, again=again)
                 await self._tell(opened, said, watch, speaks=begun.request.speech is not None)
             except Exception as error:
@@ -128,11 +130,12 @@ class Answering:
                 if not await said.tell(event):
                     return
 
-    def _begin_again(self, resumed: ResumedAnswer, error: AntiphonError) -> None:
+    async def _begin_again(self, resumed: ResumedAnswer, clock: FirstPacketClock, error: AntiphonError) -> None:
         """Its journal had not begun, or is gone."""
         response = resumed.response
         if response.in_conversation and not resumed.has_begun:
-            return self.perform([StartAnswer(response, tuple(self.session.items), after_speech=False)])
+            start = StartAnswer(response, tuple(self.session.items), after_speech=False)
+            return await self.run(start, clock, None, _another_turn(response))
         return self._close_failed(response.id, error)
 
     def _fail(self, response_id: str, error: Exception, watch: TurnWatch, span: Span) -> None:
@@ -157,6 +160,11 @@ class Answering:
             names.GEN_AI_RESPONSE_ID: response.id,
             names.GEN_AI_OUTPUT_TYPE: "speech" if response.options.speaks else "text",
         }
+
+
+def _another_turn(response: Response) -> str:
+    """Of a response that goes on, on its own line of the bill."""
+    return f"{response.id}.{secrets.token_hex(4)}"
 
 
 class _Said:

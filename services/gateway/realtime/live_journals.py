@@ -34,7 +34,7 @@ class LiveJournals:
 
         def journal(asked: TurnRequest, usage: TurnUsage) -> AbstractAsyncContextManager[AnswerJournal]:
             turn = KeptTurn(asked, self.gateway.default_answer_tokens, telling)
-            return self.journals.begun(tenant, response_id, turn, usage)
+            return self.journals.begun(tenant, response_id, turn, usage, is_told=True)
 
         return Journalling(journal)
 

@@ -1,14 +1,17 @@
 """A live response that goes on elsewhere is one request on its tenant's bill, and nobody else's to go on with."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from antiphon.errors import NotFound
 from antiphon.tenancy.caller import TenantLimits
+from services.gateway.answer_journal import AnswerJournals
 from tests.gateway.conftest import Fakes
-from tests.gateway.realtime.live import Live, live
+from tests.gateway.realtime.live import Event, Live, live
 from tests.gateway.realtime.returning import lost_after, rest, returning, said
 from tests.gateway.tenants.conftest import TenantGateway
 from tests.gateway.tenants.test_resumed_bills import sums
@@ -37,6 +40,17 @@ def by(key: str) -> dict[str, Any]:
 async def ask(client: Live) -> None:
     await client.say("what is it")
     await client.send("response.create", response={})
+
+
+async def lost_before_its_first_word(client: Live, fakes: Fakes) -> list[Event]:
+    await ask(client)
+    await client.until("response.created")
+    async with asyncio.timeout(20):
+        while not fakes.thinker.behaviour.received:  # noqa: ASYNC110 - fakes have no event for this
+            await asyncio.sleep(0.005)
+    had = await lost_after(client, "response.created", 1)
+    await fakes.until_closed()
+    return had
 
 
 async def test_a_response_that_went_on_twice_is_charged_once(gateway: TenantGateway) -> None:
@@ -92,3 +106,39 @@ async def test_who_comes_back_has_the_places_that_he_had(gateway: TenantGateway)
                 async with live(gateway.url, **by(key)):
                     pass
             assert raised.value.response.status_code == 429
+
+
+async def test_a_response_that_was_lost_before_its_first_word_is_one_request(
+    gateway: TenantGateway, fakes: Fakes
+) -> None:
+    fakes.thinker.behaviour.pause_seconds = 30
+    key = await gateway.enrol("acme")
+    async with live(gateway.url, **by(key)) as client:
+        had = await lost_before_its_first_word(client, fakes)
+    await gateway.records("acme")
+    fakes.thinker.behaviour.pause_seconds = 0
+    async with returning(gateway.url, had, **by(key)) as client:
+        assert (await rest(client))["status"] == "completed"
+    records = await gateway.records("acme")
+    assert sum(record.requests for record in records) == 1
+    assert [record.outcome for record in records][-1] == "completed"
+
+
+async def test_a_response_that_is_asked_again_has_a_line_of_its_own_on_the_bill(
+    gateway: TenantGateway, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def finds_none(*_: Any) -> None:
+        raise NotFound("It had not begun.")
+
+    fakes.thinker.behaviour.pause_seconds = 30
+    key = await gateway.enrol("acme")
+    async with live(gateway.url, **by(key)) as client:
+        had = await lost_before_its_first_word(client, fakes)
+    await gateway.records("acme")
+    fakes.thinker.behaviour.pause_seconds = 0
+    monkeypatch.setattr(AnswerJournals, "find", finds_none)
+    async with returning(gateway.url, had, **by(key)) as client:
+        done = await rest(client)
+    whole = (await gateway.records("acme"))[-1]
+    assert (whole.outcome, whole.completion_audio_tokens > 0) == ("completed", True)
+    assert whole.id.startswith(f"{done['id']}.")
