@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from antiphon.errors import Conflict, DeadlineExceeded, Unavailable
+from antiphon.errors import Conflict, DeadlineExceeded, TooLarge, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult
 from antiphon.experts.table import ExpertKey, ExpertModel, ShardDescription, TrunkRouting
 from antiphon.model.kernels.packed_experts import ExpertWeights, PackedPairs, summed_pairs, weighted_pairs
@@ -34,6 +34,8 @@ class FakeShard:
         self.slow_seconds = 0.0
         # A call after which it is dead.
         self.last_call: int | None = None
+        # A call of more pairs is refused.
+        self.most_pairs: int | None = None
         self.is_draining = False
         # Calls that it has answered.
         self.calls: list[ExpertCall] = []
@@ -69,6 +71,8 @@ class FakeShard:
             self.mood = "dead"
         if self.mood in ("dead", "stopping"):
             raise Unavailable(f"{self.name} is {self.mood}.")
+        if self.most_pairs is not None and len(call.pair_rows) > self.most_pairs:
+            raise TooLarge(f"pair_count: expected 1 to {self.most_pairs}; came {len(call.pair_rows)}.")
         if self.mood == "hanging" or self.slow_seconds > 0:
             patience = timeout_seconds if self.mood == "hanging" else min(timeout_seconds, self.slow_seconds)
             self._recovered.wait(patience)
@@ -113,12 +117,14 @@ class FakeNetwork:
 
     def __init__(self, shards: Iterable[FakeShard]) -> None:
         self._shards = {shard.name: shard for shard in shards}
+        # Names that no list has.
+        self.unlisted: set[str] = set()
         self.links: list[FakeLink] = []
         # What was reported to whom.
         self.reports: list[tuple[str, TrunkRouting]] = []
 
     async def addresses(self) -> list[str]:
-        return list(self._shards)
+        return [name for name in self._shards if name not in self.unlisted]
 
     async def describe(self, address: str, *, timeout_seconds: float) -> ShardDescription:  # noqa: ARG002
         return self._shards[address].describe()

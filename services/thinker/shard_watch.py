@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from antiphon.errors import AntiphonError
 from antiphon.experts.calls import ShardLink
+from antiphon.experts.known_addresses import KnownAddresses
 from antiphon.experts.table import ExpertKey, ShardDescription, TrunkRouting
 from antiphon.telemetry.metrics import process_metrics
 from services.thinker.shard_roster import Described, LinkedShard, ShardRoster
@@ -48,6 +49,7 @@ class ShardWatch:
         self, roster: ShardRoster, network: ShardNetwork, addresses: ShardAddresses, limits: WatchLimits
     ) -> None:
         self._roster, self._network, self._addresses, self._limits = roster, network, addresses, limits
+        self._known = KnownAddresses(limits.forget_seconds)
         # By address what each shard told last, and when.
         self._told: dict[str, tuple[ShardDescription, float]] = {}
         self._look_now = asyncio.Event()
@@ -102,7 +104,7 @@ class ShardWatch:
             await _set_within(self._look_now, seconds)
 
     async def _look(self) -> None:
-        addresses = list(dict.fromkeys(await self._addresses()))
+        addresses = self._known.to_ask(await self._addresses(), time.monotonic())
         answers = await asyncio.gather(*map(self._ask, addresses))
         now = time.monotonic()
         for answer in answers:
@@ -110,17 +112,20 @@ class ShardWatch:
                 self._told[answer.address] = answer, now
         oldest = now - self._limits.forget_seconds
         self._told = {
-            address: told for address, told in self._told.items() if address in addresses and told[1] >= oldest
+            address: told for address, told in self._told.items() if address in self._known and told[1] >= oldest
         }
         fresh = {answer.shard_id for answer in answers if answer is not None}
         self._roster.publish(await self._linked(fresh))
 
     async def _ask(self, address: str) -> ShardDescription | None:
         try:
-            return await self._network.describe(address, timeout_seconds=self._limits.answer_seconds)
+            told = await self._network.describe(address, timeout_seconds=self._limits.answer_seconds)
         except AntiphonError as error:
+            self._known.failed(address, error, time.monotonic())
             _LOG.debug("The expert shard at %s does not answer: %s", address, error.message)
             return None
+        self._known.answered(address, time.monotonic())
+        return told
 
     async def _linked(self, fresh: set[str]) -> list[Described]:
         """Those that are linked already, and those that can be now: who answers, and is not on probation, unless an

@@ -123,6 +123,29 @@ async def test_a_shard_that_answers_no_more_is_forgotten(mood: str) -> None:
         await until(lambda: called(roster) == {"shard1/0"})
 
 
+async def test_a_shard_that_is_on_no_list_any_more_is_called_for_as_long_as_it_answers() -> None:
+    shards = fakes(2)
+    async with watching(shards) as (roster, network):
+        shards[0].is_draining = True
+        network.unlisted = {"shard0", "shard1"}
+        await asyncio.sleep(3 * _LIMITS.forget_seconds)
+        assert called(roster) == {"shard0/0", "shard1/0"}
+        assert len(network.links) == 4, "nothing was linked again"
+
+        shards[0].mood = "dead"
+
+        await until(lambda: called(roster) == {"shard1/0"})
+
+
+async def test_a_shard_on_no_list_is_forgotten_when_it_is_silent_for_long() -> None:
+    shards = fakes(2, 2)
+    async with watching(shards) as (roster, network):
+        network.unlisted = {"shard0"}
+        shards[0].mood = "hanging"
+
+        await until(lambda: called(roster) == {"shard1/0"})
+
+
 async def test_a_shard_that_hangs_is_not_called_again_before_it_answers() -> None:
     shards = fakes(2)
     async with watching(shards) as (roster, _):
