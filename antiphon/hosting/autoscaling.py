@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,6 +15,18 @@ from antiphon.scaling.window import Decision, Window
 CALLS: Final = "calls"
 # Serve asks ten times a second; its replicas record once.
 _DECIDE_EVERY_SECONDS: Final = 1.0
+# Serve keeps what a replica recorded last for as long as it runs. One that has recorded nothing for so long is silent;
+# its clock is that of its host, which may be some seconds behind.
+_SILENT_SECONDS: Final = 10.0
+
+
+class Moment(Protocol):
+    """The part of Ray Serve's TimeStampedValue that is read here."""
+
+    @property
+    def timestamp(self) -> float:
+        """Of time.time() on the replica's host."""
+        ...
 
 
 class Recorded(Protocol):
@@ -21,6 +34,11 @@ class Recorded(Protocol):
 
     @property
     def aggregated_metrics(self) -> Mapping[str, Mapping[object, float]] | None: ...
+
+    @property
+    def raw_metrics(self) -> Mapping[str, Mapping[object, Sequence[Moment]]] | None:
+        """What was aggregated."""
+        ...
 
     @property
     def total_num_requests(self) -> float:
@@ -58,7 +76,8 @@ class StagePolicy:
 
     def _decide(self, recorded: Recorded, now: float) -> None:
         running = len(recorded.running_replicas)
-        signals = told(self.plan, self._requests(recorded, running) if self._counts_requests else _by_replica(recorded))
+        replicas = self._requests(recorded, running) if self._counts_requests else _by_replica(recorded, now)
+        signals = told(self.plan, replicas)
         window = Window(now, recorded.target_num_replicas, running, signals)
         self._decision = self._scaler.decide(window)
         if self._file is not None:
@@ -85,12 +104,13 @@ class WindowsFile:
             file.write(f"{plan}\n{window}\n" if is_new else f"{window}\n")
 
 
-def _by_replica(recorded: Recorded) -> list[dict[str, float]]:
-    """Signals by name, a mapping for each replica that runs and has recorded some."""
-    metrics = recorded.aggregated_metrics or {}
-    running = set(recorded.running_replicas)
-    replicas = {replica for values in metrics.values() for replica in values if replica in running}
-    return [
-        {name: values[replica] for name, values in metrics.items() if replica in values}
-        for replica in sorted(replicas, key=str)
-    ]
+def _by_replica(recorded: Recorded, now: float) -> list[dict[str, float]]:
+    """Signals by name, a mapping for each replica that runs and has recorded some lately."""
+    moments, running = recorded.raw_metrics or {}, set(recorded.running_replicas)
+    replicas: defaultdict[object, dict[str, float]] = defaultdict(dict)
+    for name, values in (recorded.aggregated_metrics or {}).items():
+        for replica, value in values.items():
+            latest = max((each.timestamp for each in moments.get(name, {}).get(replica, ())), default=float("-inf"))
+            if replica in running and latest > now - _SILENT_SECONDS:
+                replicas[replica][name] = value
+    return [replicas[replica] for replica in sorted(replicas, key=str)]

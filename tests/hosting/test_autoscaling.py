@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
+from ray.serve._private.common import TimeStampedValue
+from ray.serve.config import AutoscalingContext
 
 from antiphon.hosting.autoscaling import StagePolicy
 from antiphon.scaling.pacing import Bounds, Pacing
@@ -20,13 +22,28 @@ CALLS = Plan(policy=CallsPolicy(calls_per_replica=4), pacing=PACING, bounds=BOUN
 
 @dataclass
 class Recorded:
-    """Of Serve's AutoscalingContext."""
+    """Of Serve's AutoscalingContext. All was recorded half a second ago, but by the silent."""
 
     aggregated_metrics: dict[str, dict[object, float]] | None = None
     target_num_replicas: int = 1
     running_replicas: list[object] = field(default_factory=lambda: ["r1"])
     total_num_requests: float = 0.0
     current_time: float | None = 0.0
+    # Seconds for which a replica has recorded nothing.
+    silent: dict[object, float] = field(default_factory=dict)
+
+    @property
+    def raw_metrics(self) -> dict[str, dict[object, list[TimeStampedValue]]] | None:
+        if self.aggregated_metrics is None:
+            return None
+        return {
+            name: {replica: self._series(replica, value) for replica, value in values.items()}
+            for name, values in self.aggregated_metrics.items()
+        }
+
+    def _series(self, replica: object, value: float) -> list[TimeStampedValue]:
+        latest = (self.current_time or 0.0) - self.silent.get(replica, 0.5)
+        return [TimeStampedValue(latest - earlier, value) for earlier in (1.2, 0.6, 0.0)]
 
 
 def policy(plan: Plan, *, counts_requests: bool = False, **windows: object) -> StagePolicy:
@@ -68,6 +85,62 @@ def test_replicas_that_are_gone_count_no_more() -> None:
     given.running_replicas = ["r0", "r1"]
     given.target_num_replicas = 2
     assert policy(SPEECH)(given)[0] == 2
+
+
+def test_a_replica_that_fell_silent_counts_as_silent_whatever_serve_keeps_of_it() -> None:
+    """Its last word may be of rest, while it is drowning; so long as one in two is silent, none is given up."""
+    hold = int(PACING.hold_seconds)
+    for silent, replicas in (({}, 1), ({"r1": 300.0}, 2)):
+        asked, decided = policy(SPEECH), []
+        for second in range(3 * hold):
+            given = recorded(1.0, replicas=2, at=float(second))
+            given.silent = dict(silent)
+            decided.append(asked(given)[0])
+        assert min(decided) == replicas
+
+
+def test_who_is_silent_is_taken_to_be_like_the_others() -> None:
+    given = recorded(10.0, replicas=4)
+    assert given.aggregated_metrics is not None
+    for values in given.aggregated_metrics.values():
+        values["r3"] = 0.0
+    given.target_num_replicas = 1
+    assert policy(SPEECH)(given)[0] == 3
+    given.silent = {"r3": 60.0}
+    assert policy(SPEECH)(given)[0] == 4
+
+
+def test_when_all_are_silent_nothing_changes() -> None:
+    given = recorded(95.0, replicas=2)
+    given.silent = {"r0": 60.0, "r1": 60.0}
+    desired, state = policy(SPEECH)(given)
+    assert desired == 2
+    assert "nothing is known" in state["reason"]
+
+
+def test_the_context_is_the_one_that_serve_gives() -> None:
+    """With metrics that Serve computes when they are asked for."""
+    like = recorded(35.0, at=1.7e9)
+    context = AutoscalingContext(
+        deployment_id=None,
+        deployment_name="replica",
+        app_name="talker",
+        current_num_replicas=1,
+        target_num_replicas=1,
+        running_replicas=like.running_replicas,
+        total_num_requests=lambda: 0.0,
+        total_queued_requests=lambda: 0.0,
+        aggregated_metrics=lambda: like.aggregated_metrics,
+        raw_metrics=lambda: like.raw_metrics,
+        capacity_adjusted_min_replicas=1,
+        capacity_adjusted_max_replicas=10,
+        policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=like.current_time,
+        config=None,
+    )
+    assert policy(SPEECH)(context)[0] == 4
 
 
 def test_the_gateways_calls_are_those_that_serve_counts() -> None:
