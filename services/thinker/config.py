@@ -38,7 +38,8 @@ class RemoteExpertSettings(BaseSettings):
     most_patience_seconds: float = Field(10.0, gt=0)
     # A shard that failed is left out for so long at first, and each time that it fails again for twice as long.
     probation_seconds: float = Field(2.0, gt=0)
-    # A step waits for so long for a copy of an expert that has none; its requests may end sooner.
+    # In all of its layers together a step waits for so long for shards, be it for answers or for a copy of an expert
+    # that has none; its requests may end sooner.
     wait_seconds: float = Field(120.0, gt=0)
 
     # Shards are asked what they hold, and told what was asked of experts.

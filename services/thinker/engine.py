@@ -122,7 +122,9 @@ class ThinkerEngine:
         if self._shards is None:
             return load_runner(self._settings, self.config, self._placement)
         checkpoint, settings = Checkpoint(self._settings.checkpoint), self._settings.remote_experts
-        self._trunk = ExpertTrunk(checkpoint, self.config, self._placement, settings, self._shards)
+        self._trunk = ExpertTrunk(
+            checkpoint, self.config, self._placement, settings, self._shards, self._settings.rows_per_step
+        )
         return load_trunk(self._settings, self.config, self._placement, self._trunk)
 
     async def _warm_up(self) -> None:

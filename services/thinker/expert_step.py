@@ -7,6 +7,7 @@ from typing import NamedTuple
 from opentelemetry.trace import Span
 
 from antiphon.experts.load import NOBODYS, RowTenants
+from services.thinker.step_waiting import WaitingTime
 from services.thinker.trunk_turns import LANES
 
 
@@ -55,6 +56,8 @@ class ExpertStep:
     tenants: list[RowTenants] = field(default_factory=lambda: [NOBODYS] * LANES)
     usage: ExpertUsage = field(default_factory=ExpertUsage)
     samples: list[CallSample] = field(default_factory=list)
+    # For shards, which has a bound.
+    waiting: WaitingTime = field(default_factory=WaitingTime)
 
 
 @dataclass(slots=True)

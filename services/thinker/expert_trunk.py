@@ -22,6 +22,7 @@ from antiphon.model.thinker import PREFIX
 from antiphon.model.weights import Checkpoint
 from antiphon.telemetry.metrics import process_metrics
 from services.thinker import expert_traces
+from services.thinker.call_parts import most_pairs
 from services.thinker.config import RemoteExpertSettings
 from services.thinker.expert_step import ExpertStep
 from services.thinker.halved_steps import HalvedSteps
@@ -50,9 +51,11 @@ class ExpertTrunk:
         where: Placement,
         settings: RemoteExpertSettings,
         places: ShardPlaces,
+        rows_per_step: int,
     ) -> None:
         text = config.thinker.text
         model = expert_model(checkpoint, PREFIX, text, where.dtype)
+        rules = _call_rules(settings, rows_per_step, text.width, where.dtype)
         self._settings, self._metrics, self._places = settings, process_metrics(), places
         self.roster = ShardRoster(model, places.host_id, probation_seconds=settings.probation_seconds)
         self._watch = ShardWatch(self.roster, places.network, places.addresses, _watch_limits(settings))
@@ -62,7 +65,7 @@ class ExpertTrunk:
         fixed, limits = parsed_keys(settings.local_experts), _report_limits(settings, text, where.dtype)
         self._reports = RoutingReports(meter, self.roster, places.network, local, fixed, limits)
         self._turns = TrunkTurns()
-        self._caller = ExpertCaller(self.roster, _call_rules(settings), self._turns, local, meter)
+        self._caller = ExpertCaller(self.roster, rules, self._turns, local, meter)
         self._halved: HalvedSteps | None = None
         self._steps, self._switch_seconds = 0, sys.getswitchinterval()
 
@@ -149,6 +152,7 @@ def _watch_limits(settings: RemoteExpertSettings) -> WatchLimits:
     return WatchLimits(settings.look_every_seconds, settings.answer_seconds, settings.forget_seconds)
 
 
-def _call_rules(settings: RemoteExpertSettings) -> CallRules:
+def _call_rules(settings: RemoteExpertSettings, rows_per_step: int, width: int, dtype: torch.dtype) -> CallRules:
     patience = Patience(settings.patience_factor, settings.least_patience_seconds, settings.most_patience_seconds)
-    return CallRules(ExpertResult(settings.result), patience, settings.wait_seconds)
+    kind = ExpertResult(settings.result)
+    return CallRules(kind, patience, settings.wait_seconds, most_pairs(kind, rows_per_step, width, dtype))

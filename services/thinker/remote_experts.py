@@ -11,21 +11,19 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from antiphon.errors import AntiphonError, Conflict, Unavailable
+from antiphon.errors import AntiphonError, Conflict, InvalidInput, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult, ShardLink
 from antiphon.experts.load import RoutingMeter
 from antiphon.experts.routing import route
 from antiphon.experts.usual_times import Patience
+from services.thinker.call_parts import MOST_PAIRS, Places, waves
 from services.thinker.expert_results import LayerResult, layer_result
 from services.thinker.expert_step import CallSample, ExpertStep
 from services.thinker.local_experts import LocalExpertSet, computed
 from services.thinker.shard_roster import LinkedShard, LiveShards, ShardRoster
 from services.thinker.trunk_turns import TrunkTurns
-
-Places = NDArray[np.int64]
 
 # How often a step that waits looks whether anybody still waits for it.
 _LOOK_EVERY_SECONDS: Final = 0.02
@@ -36,8 +34,10 @@ class CallRules:
     result: ExpertResult
     # With a shard that others can stand in for; without any it has `most_seconds`.
     patience: Patience
-    # For a copy of an expert that has none, before the step fails.
+    # For shards in all layers of a step together, be it for answers or for a copy, before the step fails.
     wait_seconds: float
+    # Of one call, unless one expert alone has more.
+    most_pairs: int = MOST_PAIRS
 
 
 class _Flight(NamedTuple):
@@ -49,6 +49,8 @@ class _Flight(NamedTuple):
     places: Places
     rows: Places
     started_ns: int
+    # What kept it from being sent.
+    error: AntiphonError | None
 
 
 class LayerCall:
@@ -104,23 +106,28 @@ class ExpertCaller:
         self.step = ExpertStep()
 
     def compute(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
-        """As Experts does. Raises Unavailable when a copy was waited for in vain."""
+        """As Experts does. Raises Unavailable when shards were waited for in vain, and InvalidInput when one refuses
+        the call as such."""
         call = LayerCall(layer, hidden, expert_ids, weights, self._rules.result)
-        lane, until = self._turns.lane, 0.0
+        lane = self._turns.lane
         if self._meter is not None:
             self._meter.add(layer, call.experts, self.step.tenants[lane])
         left, here = self._parted(call)
         try:
-            while len(left) or here is not None:
-                live = self._roster.take(lane)
-                left, missing = self._tried(call, live, left, here)
-                here = None
-                if len(left):
-                    until = until or time.monotonic() + self._rules.wait_seconds
-                    self._wait(layer, missing, live, until)
+            live = self._roster.take(lane)
+            left, missing = self._tried(call, live, left, here)
+            if len(left):
+                with self.step.waiting.counted():
+                    self._retried(call, live, left, missing)
         finally:
             self._roster.give_back(lane)
         return call.result.sum()
+
+    def _retried(self, call: LayerCall, live: LiveShards, left: Places, missing: tuple[int, ...]) -> None:
+        while len(left):
+            self._wait(call.layer, missing, live)
+            live = self._roster.take(self._turns.lane)
+            left, missing = self._tried(call, live, left, None)
 
     def _parted(self, call: LayerCall) -> tuple[Places, Callable[[], None] | None]:
         """The pairs that shards compute, and what computes the others, if there are any."""
@@ -147,47 +154,55 @@ class ExpertCaller:
         may_split = call.kind is ExpertResult.SUMS
         routes = route(experts, live.table.copies(call.layer), live.costs, may_split=may_split)
         lost = [places[np.isin(experts, routes.missing)]] if routes.missing else []
-        flights: list[_Flight] = []
-        for shard, asked in routes.pairs.items():
-            flight = self._sent(call, live, shard, places[asked])
-            if flight is None:
-                lost.append(places[asked])
-            else:
-                flights.append(flight)
-        if meanwhile is not None:
-            meanwhile()
-        lost += self._received(call, flights)
+        asked = {shard: places[pairs] for shard, pairs in routes.pairs.items()}
+        for wave in waves(asked, call.experts, self._rules.most_pairs):
+            seconds = self._seconds_left(call.layer)
+            flights = [self._sent(call, live, shard, part, seconds) for shard, part in wave]
+            if meanwhile is not None:
+                meanwhile()
+                meanwhile = None
+            lost += self._received(call, flights)
         return np.sort(np.concatenate(lost)) if lost else places[:0], routes.missing
 
-    def _sent(self, call: LayerCall, live: LiveShards, place: int, places: Places) -> _Flight | None:
-        shard, part = live.shards[place], call.part(places)
+    def _seconds_left(self, layer: int) -> float:
+        """For answers of this wave. Raises Unavailable when the step has none."""
+        left = self._rules.wait_seconds - self.step.waiting.seconds
+        if left <= 0:
+            raise Unavailable(self._in_vain(layer, ()))
+        return left
+
+    def _sent(self, call: LayerCall, live: LiveShards, place: int, places: Places, most_seconds: float) -> _Flight:
+        shard, (part, rows) = live.shards[place], call.part(places)
         link, usual = shard.links[self._turns.lane], shard.usual.of(len(places))
-        is_needed = place in live.needed[call.layer]
-        patience = self._rules.patience
-        flight = _Flight(shard, link, places, part[1], time.time_ns())
+        is_needed, patience = place in live.needed[call.layer], self._rules.patience
+        seconds = patience.most_seconds if is_needed else patience.seconds(usual)
+        started_ns, failure = time.time_ns(), None
         try:
-            link.send(part[0], timeout_seconds=patience.most_seconds if is_needed else patience.seconds(usual))
+            link.send(part, timeout_seconds=min(seconds, most_seconds))
         except AntiphonError as error:
-            self._lose(call.layer, flight, error)
-            return None
-        return flight
+            failure = error
+        return _Flight(shard, link, places, rows, started_ns, failure)
 
     def _received(self, call: LayerCall, flights: Sequence[_Flight]) -> list[Places]:
-        """Pairs of those that failed."""
+        """Pairs of those that failed. Raises InvalidInput, once none is under way any more."""
         began, landed = time.perf_counter(), []
-        with self._turns.away():
+        with self._turns.away(), self.step.waiting.counted():
             for flight in flights:
                 error = _landed(call, flight)
                 landed.append((flight, time.time_ns(), error))
         self.step.usage.wait_seconds += time.perf_counter() - began
         lost: list[Places] = []
+        refused: InvalidInput | None = None
         for flight, ended_ns, error in landed:
             if error is not None:
                 self._lose(call.layer, flight, error)
                 lost.append(flight.places)
+                refused = error if isinstance(error, InvalidInput) else refused
             else:
                 # What came after one that was waited for in vain says nothing of its shard.
                 self._note(call.layer, flight, ended_ns, is_usual=not lost)
+        if refused is not None:  # as any other shard would
+            raise refused
         return lost
 
     def _note(self, layer: int, flight: _Flight, ended_ns: int, *, is_usual: bool) -> None:
@@ -202,15 +217,16 @@ class ExpertCaller:
         self.step.usage.calls += 1
         self.step.usage.retries += 1
         self._sample(layer, flight, time.time_ns(), type(error).__name__)
-        # A shard that has given an expert up meanwhile is as good as before, by a later table.
-        self._roster.lose(flight.shard, error, on_probation=not isinstance(error, Conflict))
+        # A shard that has given an expert up meanwhile is as good as before, by a later table, and so is one that was
+        # asked for what it cannot do, by another link.
+        self._roster.lose(flight.shard, error, on_probation=not isinstance(error, Conflict | InvalidInput))
 
     def _sample(self, layer: int, flight: _Flight, ended_ns: int, error: str = "") -> None:
         if self.step.is_sampled:
             sample = CallSample(layer, flight.shard.address, len(flight.places), flight.started_ns, ended_ns, error)
             self.step.samples.append(sample)
 
-    def _wait(self, layer: int, missing: tuple[int, ...], live: LiveShards, until: float) -> None:
+    def _wait(self, layer: int, missing: tuple[int, ...], live: LiveShards) -> None:
         """For another table than that, if experts have no copy by it."""
         began = time.perf_counter()
         self._roster.give_back(self._turns.lane)
@@ -218,7 +234,7 @@ class ExpertCaller:
             while True:
                 if not self.step.is_wanted():
                     raise Unavailable("Nobody waits any more for the step, whose experts could not be reached.")
-                if time.monotonic() > until:
+                if self.step.waiting.seconds > self._rules.wait_seconds:
                     raise Unavailable(self._in_vain(layer, missing))
                 if not missing or self._roster.live.epoch > live.epoch:
                     break
@@ -228,10 +244,13 @@ class ExpertCaller:
     def _in_vain(self, layer: int, missing: tuple[int, ...]) -> str:
         seconds = f"within {self._rules.wait_seconds:g} s"
         if not missing:
-            return f"No shard answered for layer {layer} {seconds}, though there are some. Look at what they log."
+            return (
+                f"Shards did not answer for all layers of a step {seconds}, but for those up to {layer}. Look at what "
+                "they log, and at ANTIPHON_THINKER_EXPERTS_WAIT_SECONDS."
+            )
         return (
             f"No shard holds expert {missing[0]} of layer {layer} ({len(missing)} are missing), and none came "
-            f"{seconds}. Start a shard that does."
+            f"{seconds} in all layers of the step. Start a shard that does."
         )
 
 
@@ -243,6 +262,8 @@ def _rows_of_pairs(rows: int, per_row: int) -> tuple[Places, Tensor]:
 
 def _landed(call: LayerCall, flight: _Flight) -> AntiphonError | None:
     """What kept it from it."""
+    if flight.error is not None:
+        return flight.error
     try:
         call.result.add(flight.places, flight.rows, flight.link.receive())
     except AntiphonError as error:

@@ -70,12 +70,13 @@ class Fleet:
         result: ExpertResult = ExpertResult.PAIRS,
         patience: Patience = PATIENCE,
         wait_seconds: float = 20.0,
+        most_pairs: int = 32_768,
     ) -> None:
         weights = layers.weights()
         self.shards = [FakeShard(f"shard{place}", layers.model, weights, each) for place, each in enumerate(held)]
         self.roster = ShardRoster(layers.model, "here", probation_seconds=0.05)
         self.turns = TrunkTurns()
-        self.caller = ExpertCaller(self.roster, CallRules(result, patience, wait_seconds), self.turns)
+        self.caller = ExpertCaller(self.roster, CallRules(result, patience, wait_seconds, most_pairs), self.turns)
         self.link()
 
     def link(self) -> None:

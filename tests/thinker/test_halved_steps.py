@@ -51,7 +51,7 @@ async def test_one_half_is_at_the_experts_while_the_other_is_and_ids_are_the_ref
 
 async def test_a_half_that_fails_fails_the_step_once_the_other_has_ended(tiny_checkpoint, tiny_turns):
     shards = fake_shards(tiny_checkpoint, 2, 1)
-    async with sharded(tiny_checkpoint, shards, {**_HALVED, "wait_seconds": 0.2}) as engine:
+    async with sharded(tiny_checkpoint, shards, {**_HALVED, "wait_seconds": 2.0}) as engine:
         shards[0].mood = "dead"
         asked = [ask(engine, turn) for turn in [tiny_turns["text"]] * 4]
         answers = await asyncio.gather(*asked, return_exceptions=True)

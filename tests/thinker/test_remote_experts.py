@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from antiphon.errors import InternalError, Unavailable
+from antiphon.errors import InternalError, InvalidInput, TooLarge, Unavailable
 from antiphon.experts.calls import ExpertResult
 from antiphon.experts.table import ExpertModel
 from antiphon.experts.usual_times import Patience, UsualTimes
+from services.thinker.call_parts import most_pairs
 from services.thinker.expert_results import layer_result
+from services.thinker.expert_step import ExpertStep
+from services.thinker.step_waiting import WaitingTime
 from tests.thinker.expert_fleet import Fleet, Layers, spread
 
 _MODEL = ExpertModel("float32", 2, 8, 3, 32, 16, "print")
@@ -161,6 +164,89 @@ def test_a_shard_that_fails_again_and_again_does_not_hold_a_step_for_ever(plain:
 
     with pytest.raises(Unavailable):
         fleet.compute(0, plain.rows(2))
+
+
+def test_layers_that_each_wait_within_bounds_do_not_outlast_the_step(plain: Layers) -> None:
+    """Whoever watches the step knows of one bound for all of its layers."""
+    fleet = Fleet(plain, spread(_MODEL, 1), wait_seconds=1.0)
+    fleet.shards[0].slow_seconds = 0.4
+    step = plain.rows(2)
+
+    def compute_many() -> None:
+        for _ in range(10):
+            fleet.compute(0, step)
+
+    with pytest.raises(Unavailable, match="within 1 s"):
+        compute_many()
+
+    assert len(fleet.shards[0].calls) <= 2
+    fleet.shards[0].slow_seconds = 0.0
+    fleet.caller.step = ExpertStep()
+    fleet.link()
+    assert torch.equal(fleet.compute(0, step), plain.local(0)(*step))
+
+
+def test_time_in_which_two_lanes_wait_counts_once() -> None:
+    now = [0.0]
+    waiting = WaitingTime(lambda: now[0])
+    with waiting.counted():
+        now[0] = 1.0
+        with waiting.counted():
+            now[0] = 3.0
+            assert waiting.seconds == 3.0
+    now[0] = 9.0
+    assert waiting.seconds == 3.0
+
+
+@pytest.mark.parametrize("kind", list(ExpertResult))
+@pytest.mark.parametrize("shards", [1, 3])
+def test_what_does_not_fit_into_a_call_goes_in_several_with_the_same_bits(
+    layers: Layers, shards: int, kind: ExpertResult
+) -> None:
+    most = 45  # an expert has up to 40 of the 120 pairs
+    fleet = Fleet(layers, spread(_MODEL, shards), result=kind, most_pairs=most)
+    step = layers.rows(40)
+    with torch.inference_mode():
+        expected = layers.local(0)(*step)
+
+    computed = fleet.compute(0, step)
+
+    calls = [call for shard in fleet.shards for call in shard.calls]
+    assert len(calls) > shards
+    assert max(len(call.pair_rows) for call in calls) <= most
+    assert sorted({expert for call in calls for expert in call.pair_experts.tolist()}) == list(range(8))
+    if kind is ExpertResult.PAIRS:
+        assert torch.equal(computed, expected)
+    else:
+        torch.testing.assert_close(computed, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_a_shard_that_dies_between_two_parts_costs_a_retry_of_what_it_left(plain: Layers) -> None:
+    fleet = Fleet(plain, spread(_MODEL, 2, 2), most_pairs=45)
+    fleet.shards[0].last_call = 1
+    step = plain.rows(40)
+
+    assert torch.equal(fleet.compute(0, step), plain.local(0)(*step))
+    assert len(fleet.shards[0].calls) == 1
+
+
+def test_a_call_that_a_shard_refuses_as_such_ends_the_step_and_leaves_the_shard(plain: Layers) -> None:
+    fleet = Fleet(plain, spread(_MODEL, 2))
+    fleet.shards[0].most_pairs = 3
+
+    with pytest.raises(TooLarge, match="expected 1 to 3"):
+        fleet.compute(0, plain.rows(40))
+
+    assert len(fleet.shards[0].calls) == 0
+    assert fleet.roster.on_probation() == frozenset()
+
+
+def test_steps_whose_experts_fit_into_no_message_are_refused_with_what_to_set() -> None:
+    assert most_pairs(ExpertResult.PAIRS, 512, 2048, torch.bfloat16) == 15_360
+    with pytest.raises(InvalidInput, match=r"ANTIPHON_THINKER_ROWS_PER_STEP: expected at most 1920 .* came 4096"):
+        most_pairs(ExpertResult.PAIRS, 4096, 16_384, torch.bfloat16)
+    with pytest.raises(InvalidInput, match="at most 960"):
+        most_pairs(ExpertResult.SUMS, 4096, 16_384, torch.bfloat16)
 
 
 def test_a_pair_that_nobody_computed_is_an_error() -> None:

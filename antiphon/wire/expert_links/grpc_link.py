@@ -10,7 +10,7 @@ import grpc
 import torch
 from torch import Tensor
 
-from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, Unavailable
+from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, InvalidInput, Unavailable
 from antiphon.experts.calls import CallTimings, ExpertCall, ExpertResult
 from antiphon.experts.table import ExpertModel
 from antiphon.v1.expert_service_pb2 import ComputeRequest, ComputeResponse, ExpertRows
@@ -107,7 +107,10 @@ class GrpcLink:
         shape = (len(call.hidden) if is_sums else len(call.pair_rows), self._model.width)
         computed = torch.float32 if is_sums else DATA_TYPES[self._model.data_type].computed
         on_wire = next(each.on_wire for each in DATA_TYPES.values() if each.computed == computed)
-        return tensors.unpack(response.rows, name="rows", shape=shape, data_types=(on_wire,))
+        try:
+            return tensors.unpack(response.rows, name="rows", shape=shape, data_types=(on_wire,))
+        except InvalidInput as error:
+            raise Unavailable(f"The expert shard answered with what is no result: {error.message}") from error
 
     def _read(self) -> None:
         """On its own thread, until the stream ends."""
