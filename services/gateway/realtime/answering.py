@@ -133,7 +133,7 @@ class Answering:
     async def _begin_again(self, resumed: ResumedAnswer, clock: FirstPacketClock, error: AntiphonError) -> None:
         """Its journal had not begun, or is gone."""
         response = resumed.response
-        if response.in_conversation and not resumed.has_begun:
+        if resumed.may_be_asked_again:
             start = StartAnswer(response, tuple(self.session.items), after_speech=False)
             return await self.run(start, clock, None, _another_turn(response))
         return self._close_failed(response.id, error)

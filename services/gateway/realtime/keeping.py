@@ -80,6 +80,7 @@ class Keeping:
         self._told_to = self._kept_to = found.last_event if found is not None else 0
         # By response that is being given: the number of its first event.
         self._answering = dict(found.session.answering) if found is not None and goes_on else {}
+        self._asked_apart = dict.fromkeys(found.session.asked_apart if found is not None and goes_on else ())
         self._transcribing = dict.fromkeys(found.session.transcribing if found is not None and goes_on else ())
         self._has_changed = self._is_behind = self._is_lost = self._is_over = False
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
@@ -95,8 +96,11 @@ class Keeping:
         match event:
             case ResponseCreated(response):
                 self._answering[response.id] = frame.number
+                if response.is_asked_apart:
+                    self._asked_apart[response.id] = None
             case ResponseDone(response):
                 self._answering.pop(response.id, None)
+                self._asked_apart.pop(response.id, None)
             case Transcribed(item_id, index) | TranscriptionFailed(item_id, index):
                 self._transcribing.pop((item_id, index), None)
         is_due = time.monotonic() - self._saved_at >= _PROGRESS_SECONDS
@@ -174,9 +178,12 @@ class Keeping:
 
     def _standing(self) -> KeptSession:
         self._saved_at = time.monotonic()
-        transcribing = tuple(self._transcribing)
         return replace(
-            self._session(), answering=dict(self._answering), transcribing=transcribing, event_count=self._told_to
+            self._session(),
+            answering=dict(self._answering),
+            asked_apart=tuple(self._asked_apart),
+            transcribing=tuple(self._transcribing),
+            event_count=self._told_to,
         )
 
     def _forget_too_many(self) -> None:

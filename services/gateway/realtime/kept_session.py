@@ -38,7 +38,7 @@ _SAMPLES_PER_MS: Final = SAMPLE_RATES_HZ["pcm"] // 1000
 
 _TOLD: Final = ("session", "has_spoken", "connection_id", "parts")
 # What sessions have that releases before this one kept, too.
-_SINCE_THEN: Final = {"answering": {}, "transcribing": [], "owes_answer": False, "event_count": 0}
+_SINCE_THEN: Final = {"answering": {}, "asked_apart": [], "transcribing": [], "owes_answer": False, "event_count": 0}
 
 # Of a part of an item.
 Place = tuple[str, int]
@@ -55,6 +55,8 @@ class KeptSession:
     connection_id: str
     # Responses that are being given, and the number of the first event of each.
     answering: Mapping[str, int] = field(default_factory=dict)
+    # Those of them with instructions, tools or input of their own.
+    asked_apart: tuple[str, ...] = ()
     # Sounds that are being written down: an item's id, and the index of its part.
     transcribing: tuple[Place, ...] = ()
     # The user has said something that is answered once the response under way is over.
@@ -82,6 +84,7 @@ def conversation_of(
         "connection_id": session.connection_id,
         "parts": _details(session.items),
         "answering": dict(session.answering),
+        "asked_apart": session.asked_apart,
         "transcribing": session.transcribing,
         "owes_answer": session.owes_answer,
         "event_count": session.event_count,
@@ -116,6 +119,7 @@ def session_of(conversation: Conversation, media: Mapping[str, bytes]) -> KeptSe
         bool(told["has_spoken"]),
         told["connection_id"],
         answering=told["answering"],
+        asked_apart=tuple(told["asked_apart"]),
         transcribing=tuple((item_id, index) for item_id, index in told["transcribing"]),
         owes_answer=bool(told["owes_answer"]),
         event_count=int(told["event_count"]),

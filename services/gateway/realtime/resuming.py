@@ -4,7 +4,7 @@ given, each as far as it was told."""
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from antiphon.errors import InternalError
@@ -31,8 +31,10 @@ class ResumedAnswer:
     sound_bytes: int
 
     @property
-    def has_begun(self) -> bool:
-        return self.place != AnswerPlace()
+    def may_be_asked_again(self) -> bool:
+        """Nothing was told of it, and all that it was asked with is there."""
+        response = self.response
+        return self.place == AnswerPlace() and response.in_conversation and not response.is_asked_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Missed:
     frames: tuple[Frame, ...]
     # All events of the responses that are being given, by response.
     answering: Mapping[str, tuple[Frame, ...]]
+    # Those of them with instructions, tools or input of their own.
+    asked_apart: tuple[str, ...]
 
 
 async def missed_since(
@@ -60,21 +64,26 @@ async def missed_since(
         response_id: tuple(frame for frame in frames if frame.number >= first and f'"{response_id}"' in frame.bare)
         for response_id, first in answering.items()
     }
-    return Missed(tuple(frame for frame in frames if frame.number > last_event), mine)
+    return Missed(tuple(frame for frame in frames if frame.number > last_event), mine, found.session.asked_apart)
 
 
 def answers_again(session: Session, missed: Missed, last_event: int, playback: Playback) -> list[ResumedAnswer]:
     """The session gives them again, as far as they were told. playback: of its listener, who plays what he missed as
     soon as he gets it. Raises InternalError."""
     try:
-        return [_answer_again(session, frames, last_event, playback) for frames in missed.answering.values()]
+        return [
+            _answer_again(session, frames, last_event, playback, asked_apart=response_id in missed.asked_apart)
+            for response_id, frames in missed.answering.items()
+        ]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InternalError(f"The events of a session cannot be read ({type(error).__name__}).") from None
 
 
-def _answer_again(session: Session, frames: Sequence[Frame], last_event: int, playback: Playback) -> ResumedAnswer:
+def _answer_again(
+    session: Session, frames: Sequence[Frame], last_event: int, playback: Playback, *, asked_apart: bool
+) -> ResumedAnswer:
     events = [(json.loads(frame.bare), frame) for frame in frames]
-    response = _response(events[0][0]["response"])
+    response = replace(_response(events[0][0]["response"], session.config.answers), is_asked_apart=asked_apart)
     answer = session.resume(response, _ids(event for event, _ in events))
     characters = samples = sound_bytes = 0
     for event, frame in events:
@@ -109,12 +118,11 @@ def _ids(events: Iterator[Mapping[str, Any]]) -> list[str]:
     return [made for item in items for made in (item["id"], item.get("call_id")) if made is not None]
 
 
-def _response(told: Mapping[str, Any]) -> Response:
-    """As `Teller` told it."""
+def _response(told: Mapping[str, Any], options: AnswerOptions) -> Response:
+    """As `Teller` told it. options: of its session."""
     sound = (told["audio"] or {}).get("output", {"voice": "", "format": {"type": "audio/pcm"}})
     most = told["max_output_tokens"]
-    options = AnswerOptions(
-        instructions="",
+    options = options.told_of(
         speaks=told["output_modalities"] == ["audio"],
         voice=sound["voice"],
         encoding=_ENCODINGS[sound["format"]["type"]],

@@ -1,16 +1,17 @@
 """What fails when a client comes back is told to it, and its session goes on."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
-from antiphon.errors import AntiphonError, InternalError, Unavailable
+from antiphon.errors import AntiphonError, InternalError, NotFound, Unavailable
 from services.gateway.answer_journal import AnswerJournals
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes
-from tests.gateway.realtime.live import live
+from tests.gateway.realtime.live import Event, Live, live
 from tests.gateway.realtime.returning import ask, gateways, lost_after, rest, returning
 from tests.redis_server import RedisServer
 
@@ -19,10 +20,24 @@ Two = tuple[tuple[str, FastAPI], ...]
 
 
 @pytest.fixture
-async def two(settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer) -> AsyncIterator[Two]:
+async def two(
+    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Two]:
+    # What is computed ahead asks the stages, too.
+    monkeypatch.setenv("ANTIPHON_REALTIME_PREPARES", "false")
     fakes.talker.frames_after_text = 40
     async with gateways(settings, fakes.stages(), redis_server.url, redis_server.url) as found:
         yield found
+
+
+@pytest.fixture
+def no_journals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one was lost before it had begun."""
+
+    async def finds_none(*_: Any) -> None:
+        raise NotFound("It had not begun.")
+
+    monkeypatch.setattr(AnswerJournals, "find", finds_none)
 
 
 @pytest.mark.parametrize("error", [Unavailable("The storage is away."), InternalError("It cannot be read.")])
@@ -42,3 +57,56 @@ async def test_a_response_whose_journal_cannot_be_read_fails_and_the_next_is_giv
         async with returning(other, had) as client:
             assert (await rest(client))["status"] == "failed"
             assert (await client.respond())["status"] == "completed"
+
+
+async def lost_before_its_first_word(client: Live, fakes: Fakes, **response: Any) -> tuple[list[Event], list[int]]:
+    """What the client has, and the prompt."""
+    fakes.thinker.behaviour.pause_seconds = 30
+    fakes.thinker.behaviour.received.clear()
+    await ask(client, **response)
+    await client.until("response.created")
+    async with asyncio.timeout(20):
+        while not fakes.thinker.behaviour.received:  # noqa: ASYNC110 - fakes have no event for this
+            await asyncio.sleep(0.005)
+    had = await lost_after(client, "response.created", 1)
+    await fakes.until_closed()
+    fakes.thinker.behaviour.pause_seconds = 0
+    return had, prompt(fakes)
+
+
+def prompt(fakes: Fakes) -> list[int]:
+    """Of the last turn."""
+    return [list(got.start.prompt.token_ids) for got in fakes.thinker.behaviour.received if got.HasField("start")][-1]
+
+
+@pytest.mark.usefixtures("no_journals")
+async def test_a_response_that_is_asked_again_is_asked_as_its_session_says(two: Two, fakes: Fakes) -> None:
+    (one, _), (other, _) = two
+    tools = [{"type": "function", "name": "find", "parameters": {"type": "object"}}]
+    async with live(one) as client:
+        await client.update(instructions="be brief", tools=tools)
+        had, asked = await lost_before_its_first_word(client, fakes)
+    async with returning(other, had) as client:
+        response = await rest(client)
+    assert (response["status"], response["id"]) == ("completed", had[-1]["response"]["id"])
+    assert prompt(fakes) == asked
+
+
+@pytest.mark.usefixtures("no_journals")
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"instructions": "be brief"},
+        {"tools": [{"type": "function", "name": "find", "parameters": {"type": "object"}}]},
+        {"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "and this"}]}]},
+    ],
+    ids=lambda own: next(iter(own)),
+)
+async def test_a_response_whose_own_wishes_were_lost_fails(two: Two, fakes: Fakes, own: dict[str, Any]) -> None:
+    """Given without them it would be another one."""
+    (one, _), (other, _) = two
+    async with live(one) as client:
+        had, _ = await lost_before_its_first_word(client, fakes, **own)
+    async with returning(other, had) as client:
+        assert (await rest(client))["status"] == "failed"
+        assert (await client.respond())["status"] == "completed"

@@ -284,7 +284,7 @@ def test_a_session_that_an_older_release_kept_is_read() -> None:
     )
     conversation = conversation_of("sess_1", session, {}, 1.0, 2.0)
     told = json.loads(conversation.configuration)
-    for later in ("answering", "transcribing", "owes_answer", "event_count"):
+    for later in ("answering", "asked_apart", "transcribing", "owes_answer", "event_count"):
         del told[later]
     older = replace(conversation, configuration=json.dumps(told))
     assert session_of(conversation, {}) == session

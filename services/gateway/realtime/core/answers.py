@@ -47,8 +47,9 @@ class Answers:
         in_conversation: bool = True,
         items: tuple[Item, ...] | None = None,
         after_speech: bool = False,
+        asked_apart: bool = False,
     ) -> Outcomes:
-        response = Response(self._make_id("resp"), options, in_conversation, metadata)
+        response = Response(self._make_id("resp"), options, in_conversation, metadata, asked_apart)
         self._open[response.id] = Answer(response, self._items, self._make_id, self._samples_per_letter)
         asked = tuple(self._items) if items is None else items
         return [ResponseCreated(response), StartAnswer(response, asked, after_speech)]

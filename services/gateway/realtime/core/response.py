@@ -1,7 +1,7 @@
 """A response of a live session: how it is to be given, how it stands, what it has taken."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import JsonValue
@@ -47,6 +47,10 @@ class AnswerOptions:
     calls_in_parallel: bool = True
     truncation: Truncation = Truncation()
 
+    def told_of(self, speaks: bool, voice: str, encoding: Encoding, max_answer_tokens: int | None) -> "AnswerOptions":
+        """The same, but for what a response's own client is told of them."""
+        return replace(self, speaks=speaks, voice=voice, encoding=encoding, max_answer_tokens=max_answer_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -84,6 +88,8 @@ class Response:
     # False answers beside the conversation and leaves nothing in it.
     in_conversation: bool
     metadata: Mapping[str, str] | None
+    # With instructions, tools or input of its own, which neither its session nor its events know.
+    is_asked_apart: bool = False
     status: ResponseStatus = "in_progress"
     reason: StatusReason | None = None
     failure: Failure | None = None

@@ -155,7 +155,14 @@ class Session:
         """items: to be answered instead of the conversation."""
         self._answers.check_room(in_conversation=in_conversation)
         self.items.require_room()
-        return self._answers.open(options, metadata=metadata, in_conversation=in_conversation, items=items)
+        own = self.config.answers.told_of(options.speaks, options.voice, options.encoding, options.max_answer_tokens)
+        return self._answers.open(
+            options,
+            metadata=metadata,
+            in_conversation=in_conversation,
+            items=items,
+            asked_apart=items is not None or options != own,
+        )
 
     def cancel(self, response_id: str | None) -> Outcomes:
         answer = self._answers.current if response_id is None else self._answers.find(response_id)
