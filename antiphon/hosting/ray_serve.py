@@ -13,7 +13,7 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentBroadcastResponse, DeploymentHandle
 
 from antiphon.hosting import autoscaling
 from antiphon.hosting.grpc_server import ServerLimits, serving
@@ -36,6 +36,7 @@ _WAIT_FOR_CONTROL_CALLS_SECONDS: Final = 0.2
 _CHECK_HEALTH_EVERY_SECONDS: Final = 2.0  # and so soon another replica starts for one that is gone
 _KILL_AFTER_DRAIN_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 2.0
+_COLLECT_SECONDS: Final = 0.5
 _BY_CALLS: Final = CallsPolicy()
 
 
@@ -205,7 +206,17 @@ def ray_directory() -> ReplicaDirectory:
         handle = handles.get(stage)
         if handle is None:
             handle = handles[stage] = serve.get_deployment_handle(DEPLOYMENT_NAME, app_name=stage)
-        answers = await handle.broadcast("report").results_async(timeout_s=_REPORT_SECONDS, return_exceptions=True)
+        answers = await _answers(handle.broadcast("report"))
         return [answer for answer in answers if isinstance(answer, ReplicaReport)]
 
     return ReplicaDirectory(ask)
+
+
+async def _answers(asked: DeploymentBroadcastResponse) -> Sequence[object]:
+    """Of all replicas; after a while of those that have answered by then, for which Serve has a blocking way only.
+    Raises TimeoutError when the replicas are not known by then."""
+    try:
+        answers: Sequence[object] = await asked.results_async(timeout_s=_REPORT_SECONDS, return_exceptions=True)
+    except TimeoutError:
+        answers = await asyncio.to_thread(asked.results, timeout_s=_COLLECT_SECONDS, return_exceptions=True)
+    return answers

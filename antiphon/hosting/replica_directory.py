@@ -73,6 +73,8 @@ class ReplicaDirectory:
         self._renew_seconds = renew_seconds
         self._ask_seconds = ask_seconds
         self._tables: dict[StageName, _Table] = {}
+        # Of those that reported last to whoever wanted all.
+        self._addresses: dict[StageName, Sequence[str]] = {}
 
     async def locate(self, stage: StageName, *, avoiding: Collection[str] = (), affinity: bytes = b"") -> str:
         """Asks anew at once if all that is known has just failed, or is nothing."""
@@ -95,12 +97,17 @@ class ReplicaDirectory:
         return await self._ask(stage)
 
     async def addresses(self, stage: StageName) -> Sequence[str]:
-        """None where the stage does not run, or cannot be asked now."""
+        """Of those that report now; when nobody does or can be asked, of those that reported last. None before anybody
+        has."""
         try:
-            return [report.address for report in await self._ask(stage)]
+            async with asyncio.timeout(self._ask_seconds):
+                reports = await self._ask(stage)
         except Exception:
             _LOG.debug("The replicas of the %s could not be asked.", stage, exc_info=True)
-            return ()
+            reports = ()
+        if reports:
+            self._addresses[stage] = [report.address for report in reports]
+        return self._addresses.get(stage, ())
 
     async def close(self) -> None:
         renewing = [table.renewing for table in self._tables.values() if table.renewing is not None]

@@ -28,6 +28,6 @@ def _shard_addresses() -> ShardAddresses:
     directory = ray_directory()
 
     async def addresses() -> Sequence[str]:
-        return [each.address for each in await directory.reports("experts")]
+        return await directory.addresses("experts")
 
     return addresses

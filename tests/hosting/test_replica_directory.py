@@ -124,6 +124,19 @@ async def test_a_directory_that_cannot_ask_keeps_what_it_knows() -> None:
     await directory.close()
 
 
+@pytest.mark.parametrize("failure", [TimeoutError("one is silent"), RuntimeError("the controller is away"), None])
+async def test_addresses_stay_known_while_nobody_can_be_asked(failure: Exception | None) -> None:
+    replicas = Replicas(failure=failure)
+    directory = ReplicaDirectory(replicas.ask)
+    assert not await directory.addresses("experts")
+    replicas.failure, replicas.reports = None, [ReplicaReport("a"), ReplicaReport("b", is_draining=True)]
+    assert await directory.addresses("experts") == ["a", "b"]
+    replicas.failure, replicas.reports = failure, []
+    assert await directory.addresses("experts") == ["a", "b"]
+    replicas.failure, replicas.reports = None, [ReplicaReport("c")]
+    assert await directory.addresses("experts") == ["c"]
+
+
 async def test_replicas_that_are_too_busy_to_report_are_called_still() -> None:
     replicas = Replicas([ReplicaReport("a")])
     directory = ReplicaDirectory(replicas.ask, renew_seconds=0.01)
