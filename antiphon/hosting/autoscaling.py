@@ -1,15 +1,19 @@
 """The policies of `antiphon.scaling` as Ray Serve calls them: its controller loads `StagePolicy` by its path."""
 
+import logging
 import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from antiphon.scaling.records import plan_line, window_line
 from antiphon.scaling.scaler import Plan, Scaler, told
 from antiphon.scaling.window import Decision, Window
+
+_LOG = logging.getLogger(__name__)
 
 # What every replica records, beside the signals of its stage.
 CALLS: Final = "calls"
@@ -92,16 +96,34 @@ class WindowsFile:
 
     def __init__(self, path: str, megabytes: float) -> None:
         self._path, self._most_bytes = Path(path), megabytes * 1e6
-        self._has_begun = False
+        self._has_begun, self._is_failing = False, False
 
     def write(self, plan: str, window: str) -> None:
-        """The plan begins each file; each controller begins one of its own."""
-        is_full = self._has_begun and self._path.stat().st_size > self._most_bytes
-        if (is_full or not self._has_begun) and self._path.exists():
+        """The plan begins each file; each controller begins one of its own. Without room or folder windows are left
+        out, which is logged once: Serve's loop, in which this runs, goes on for all applications."""
+        try:
+            self._write(plan, window)
+        except OSError as error:
+            if not self._is_failing:
+                _LOG.warning("The windows of scaling are not written to %s for now: %s", self._path, error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    def _write(self, plan: str, window: str) -> None:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        is_new = not self._has_begun or not 0 < size <= self._most_bytes
+        if is_new and size:
             os.replace(self._path, self._path.with_name(self._path.name + ".before"))
-        is_new, self._has_begun = is_full or not self._has_begun, True
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{plan}\n{window}\n" if is_new else f"{window}\n")
+            size = 0
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(f"{plan}\n{window}\n" if is_new else f"{window}\n")
+        except OSError:
+            with suppress(OSError):  # half a line would spoil the file
+                os.truncate(self._path, size)
+            raise
+        self._has_begun = True
 
 
 def _by_replica(recorded: Recorded, now: float) -> list[dict[str, float]]:

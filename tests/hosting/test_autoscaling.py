@@ -1,5 +1,8 @@
 """The policy that Ray Serve's controller calls, with what Serve would hand it."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -187,3 +190,49 @@ def test_another_controller_begins_a_file_of_its_own(tmp_path: Path) -> None:
         policy(plan, path=str(path), megabytes=1.0)(recorded(5.0))
     assert len(list(replay(path.read_text().splitlines()))) == 1
     assert path.with_name("talker.jsonl.before").exists()
+
+
+def test_a_file_that_is_removed_or_cannot_be_written_keeps_nobody_from_deciding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "log"
+    path = folder / "talker.jsonl"
+    asked = policy(SPEECH, path=str(path), megabytes=1.0)
+    moments = iter(range(100))
+
+    def decided() -> int:
+        return asked(recorded(35.0, at=float(next(moments))))[0]
+
+    assert [decided(), decided()] == [4, 4]  # there is no folder
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "once, and not each second"
+    folder.mkdir()
+    assert [decided(), decided()] == [4, 4]
+    assert len(list(replay(path.read_text().splitlines()))) == 2
+    path.unlink()
+    assert [decided(), decided(), decided()] == [4, 4, 4]
+    assert len(list(replay(path.read_text().splitlines()))) == 3
+
+
+def test_what_was_written_before_the_disk_was_full_can_still_be_replayed(tmp_path: Path) -> None:
+    """Files may not grow beyond a size at which half a line still goes in."""
+    path = tmp_path / "talker.jsonl"
+    asked = policy(SPEECH, path=str(path), megabytes=1.0)
+    assert asked(recorded(35.0, at=0.0))[0] == 4
+    written = path.read_text()
+    with files_of_at_most(len(written) + 20):
+        for second in range(1, 4):
+            assert asked(recorded(35.0, at=float(second)))[0] == 4
+    assert path.read_text() == written
+    assert asked(recorded(35.0, at=9.0))[0] == 4
+    assert len(list(replay(path.read_text().splitlines()))) == 2
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """In this process; Python ignores the signal that a longer one sends."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
