@@ -58,6 +58,8 @@ class Holdings:
         self._layer_experts = len({expert for _, expert in keys})
         self._layers = [HeldLayer() for _ in {layer for layer, _ in keys}]
         self._unwanted_since: dict[ExpertKey, float] = {}
+        # What could not be read, and when it is tried again; by the thread alone.
+        self._retry_at: dict[ExpertKey, float] = {}
         self._held: frozenset[ExpertKey] = frozenset()
         self._wanted: frozenset[ExpertKey] = frozenset()
         self._changed = threading.Condition()
@@ -130,18 +132,29 @@ class Holdings:
             try:
                 self._take_a_step()
             except (AntiphonError, OSError, RuntimeError) as error:
-                _LOG.warning("Experts could not be loaded, and will be tried again: %s", error)
+                _LOG.warning("Experts could not be given up, and it will be tried again: %s", error)
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_closed, _RETRY_SECONDS)
 
     def _wait_for_work(self) -> bool:
         with self._changed:
             while not (self._is_closed or self._loadable() or self._droppable()):
-                self._changed.wait(_LOOK_SECONDS if self._held - self._wanted else None)
+                waits = self._held - self._wanted or self._wanted - self._held
+                self._changed.wait(_LOOK_SECONDS if waits else None)
             return not self._is_closed
 
-    def _loadable(self) -> frozenset[ExpertKey]:
-        return self._wanted - self._held if len(self._held) < self.capacity else frozenset()
+    def _loadable(self) -> list[ExpertKey]:
+        """What is read next, in one go; what could not be read comes after everything else, one by one, so that one
+        bad file keeps nothing back."""
+        missing = self._wanted - self._held
+        if not missing or len(self._held) >= self.capacity:
+            return []
+        fresh = missing - self._retry_at.keys()
+        if fresh:
+            layer, experts = _in_groups(fresh)[0]
+            return [(layer, expert) for expert in experts[: self.capacity - len(self._held)]]
+        first = min(missing, key=lambda key: self._retry_at[key])
+        return [first] if self._retry_at[first] <= time.monotonic() else []
 
     def _droppable(self) -> list[ExpertKey]:
         before = time.monotonic() - self._linger_seconds
@@ -151,12 +164,21 @@ class Holdings:
         """New ones first, for as long as there is room for them."""
         with self._changed:
             missing, surplus = self._loadable(), self._droppable()
-            room = self.capacity - len(self._held)
         if missing:
-            layer, experts = _in_groups(missing)[0]
-            self._load(layer, experts[:room])
+            self._try_to_load(missing)
         else:
             self._drop(surplus[:EXPERTS_AT_ONCE])
+
+    def _try_to_load(self, keys: Sequence[ExpertKey]) -> None:
+        """Of one layer."""
+        try:
+            self._load(keys[0][0], [expert for _, expert in keys])
+        except (AntiphonError, OSError, RuntimeError) as error:
+            _LOG.warning("Experts %s could not be loaded, and will be tried again: %s", keys, error)
+            self._retry_at |= dict.fromkeys(keys, time.monotonic() + _RETRY_SECONDS)
+        else:
+            for key in keys:
+                self._retry_at.pop(key, None)
 
     def _load(self, layer: int, experts: Sequence[int]) -> None:
         read = self._reader.read(layer, experts)

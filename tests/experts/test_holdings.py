@@ -24,6 +24,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.fails = 0
+        # Of a file that cannot be read.
+        self.unreadable: set[ExpertKey] = set()
         self.may_read = threading.Event()
         self.may_read.set()
 
@@ -32,6 +34,8 @@ class Reader:
         if self.fails:
             self.fails -= 1
             raise CheckpointError("The file has gone.")
+        if self.unreadable.intersection((layer, expert) for expert in experts):
+            raise CheckpointError("The file is cut off.")
         return {expert: ExpertWeights((), torch.tensor([layer, expert])) for expert in experts}
 
 
@@ -128,6 +132,23 @@ def test_a_file_that_cannot_be_read_for_a_while_is_read_later(
     reader.fails = 2
     holdings.assign(1, frozenset({(2, 2)}))
     assert settled(holdings, frozenset({(2, 2)}))
+    holdings.check()
+
+
+def test_a_file_that_cannot_be_read_keeps_nothing_else_back(
+    holdings: Holdings, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what is read beside it, nor what comes after it, nor what is given up."""
+    monkeypatch.setattr("services.experts.holdings._RETRY_SECONDS", 0.01)
+    reader.unreadable = {(1, 2)}
+    wanted = frozenset({(1, 1), (1, 2), (1, 3), (2, 5), (0, 7)})
+    holdings.assign(1, wanted)
+    assert settled(holdings, wanted - reader.unreadable)
+    assert holdings.pending().loading == 1
+    holdings.assign(2, wanted | {(2, 6)})
+    assert settled(holdings, (wanted | {(2, 6)}) - reader.unreadable)
+    reader.unreadable = set()
+    assert settled(holdings, wanted | {(2, 6)})
     holdings.check()
 
 
