@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from typing import Final
 from uuid import uuid4
 
 from antiphon.errors import AntiphonError
@@ -14,6 +15,8 @@ from services.thinker.shard_roster import ShardRoster
 from services.thinker.shard_watch import ShardNetwork
 
 _LOG = logging.getLogger(__name__)
+
+_SAY_EVERY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class RoutingReports:
         self._meter, self._roster, self._network, self._limits = meter, roster, network, limits
         self._local, self._fixed = local, fixed
         self._trunk_id = uuid4().hex
+        self._chosen_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -53,14 +57,22 @@ class RoutingReports:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _work(self) -> None:
-        chosen_at = time.monotonic()
+        complained_at = float("-inf")
         while True:
             await asyncio.sleep(self._limits.every_seconds)
-            routing = await asyncio.to_thread(self._meter.routing, self._trunk_id)
-            await asyncio.gather(*(self._tell(shard.address, routing) for shard in self._roster.live.shards))
-            if self._limits.hot_experts and time.monotonic() >= chosen_at + self._limits.hot_seconds:
-                chosen_at = time.monotonic()
-                await asyncio.to_thread(self._choose, routing)
+            try:
+                await self._report()
+            except Exception:
+                if time.monotonic() > complained_at + _SAY_EVERY_SECONDS:
+                    complained_at = time.monotonic()
+                    _LOG.exception("What was asked of experts could not be reported. It is tried again.")
+
+    async def _report(self) -> None:
+        routing = await asyncio.to_thread(self._meter.routing, self._trunk_id)
+        await asyncio.gather(*(self._tell(shard.address, routing) for shard in self._roster.live.shards))
+        if self._limits.hot_experts and time.monotonic() >= self._chosen_at + self._limits.hot_seconds:
+            self._chosen_at = time.monotonic()
+            await asyncio.to_thread(self._choose, routing)
 
     async def _tell(self, address: str, routing: TrunkRouting) -> None:
         try:

@@ -103,6 +103,28 @@ async def test_reports_reach_every_shard_and_the_hottest_come_into_the_trunk() -
     assert network.reports[-1][1].pairs[0].argmax() == 7
 
 
+async def test_a_report_that_fails_by_a_defect_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    shard = FakeShard("shard", _MODEL, Layers(_MODEL, torch.float32).weights(), _MODEL.keys)
+    roster, network = ShardRoster(_MODEL, "here", probation_seconds=1.0), FakeNetwork([])
+    roster.publish([(shard.describe(), linked(shard))])
+    meter = RoutingMeter(_MODEL.layers, _MODEL.experts, half_life_seconds=60.0)
+    limits = ReportLimits(0.01, 1.0, hot_experts=1, hot_seconds=0.02)
+    reports, attempts = RoutingReports(meter, roster, network, local_set()[0], frozenset(), limits), 0
+
+    async def report(*_: object, **_options: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise KeyError("shard")
+
+    network.report = report  # type: ignore[method-assign]
+    await reports.start()
+    await _until(lambda: attempts > 3)
+    await reports.close()
+
+    assert caplog.text.count("could not be reported") == 1
+
+
 async def test_a_name_is_every_host_that_it_stands_for_and_nothing_while_nobody_knows_it() -> None:
     shards = NamedShards(["localhost:5000", "10.0.0.7:5001", "unix:/run/shard.sock", "nobody.invalid:5002"])
 
