@@ -90,7 +90,12 @@ class UnixServer:
                 return
             thread = threading.Thread(target=self._serve, args=(opened,), name="expert trunk", daemon=True)
             self._open[opened] = thread
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # threads have run out
+                _LOG.warning("A trunk could not be let in.", exc_info=True)
+                del self._open[opened]
+                opened.close()
 
     def _serve(self, opened: socket.socket) -> None:
         try:

@@ -166,6 +166,24 @@ def test_no_more_links_than_there_are_places(nano: Path, tmp_path: Path, local: 
             assert answers(link, local)
 
 
+def test_a_trunk_for_which_there_is_no_thread_is_sent_away_and_the_next_is_let_in(
+    shard: UnixServer, local: LocalLayers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "expert trunk":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", fail)
+        with pytest.raises(Unavailable):
+            linked(shard, local)
+    with closing(linked(shard, local)) as link:
+        assert answers(link, local)
+
+
 def test_links_leave_nothing_behind(shard: UnixServer, local: LocalLayers) -> None:
     def held() -> tuple[int, int, int]:
         gc.collect()
