@@ -1,6 +1,7 @@
 """What a shard computes: calls of many trunks, one after the other, with the experts that it holds at that moment."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +27,8 @@ from services.experts.load import ComputedCall, LoadMeter
 from services.experts.requests import LayerCall
 from services.experts.start_set import start_set
 from services.experts.turns import Turns
+
+_LOG = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 0.1
 _LONGEST_CALL_SECONDS: Final = 3600.0
@@ -104,20 +107,27 @@ class ExpertsEngine:
         """Tells that it is going, and answers until it may go and nobody has called for a while, or until the grace is
         over."""
         self.is_draining = True
-        over, calls, since = time.monotonic() + grace_seconds, -1, 0.0
+        try:
+            await self._until_it_may_go(time.monotonic() + grace_seconds, may_go)
+        finally:
+            self.is_stopping = True
+
+    async def _until_it_may_go(self, over: float, may_go: MayGo | None) -> None:
+        calls, since = -1, 0.0
         while not self.is_stopping and (now := time.monotonic()) < over:
             if self._meter.calls != calls:
                 calls, since = self._meter.calls, now
             elif now - since >= self.settings.idle_seconds and await self._may_go(may_go, over - now):
                 break
             await asyncio.sleep(min(_LOOK_SECONDS, max(over - now, 0.0)))
-        self.is_stopping = True
 
     async def _may_go(self, may_go: MayGo | None, within_seconds: float) -> bool:
+        """Not while that cannot be said."""
         try:
             async with asyncio.timeout(within_seconds):
                 return may_go is None or await may_go(self.holdings.held)
-        except TimeoutError:
+        except Exception:
+            _LOG.debug("Whether other expert shards can do without this one is not known now.", exc_info=True)
             return False
 
     async def close(self) -> None:

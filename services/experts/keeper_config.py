@@ -30,11 +30,15 @@ class KeeperSettings(BaseSettings):
     settle_seconds: float = Field(3.0, ge=0)
 
     look_every_seconds: float = Field(1.0, gt=0)
+    # A keeper that another one has outbid claims nothing for so long, half as long or half as long again, by chance.
+    yield_seconds: float = Field(5.0, ge=0)
     # What was asked of experts is considered so often; lost and new shards at once.
     plan_every_seconds: float = Field(15.0, gt=0)
     # For an answer to one question; a shard that is silent, not gone, is waited for a while before it is replaced.
     answer_seconds: float = Field(2.0, gt=0)
     silence_seconds: float = Field(5.0, ge=0)
+    # A shard that leaves waits for others to take over what it holds, unless it has found none who stay for so long.
+    alone_seconds: float = Field(3.0, ge=0)
     # Of each expert on the average; less traffic changes nothing.
     least_pairs: float = Field(32.0, ge=0)
     # Of what was asked: older than this it counts half.

@@ -81,13 +81,15 @@ class FakeDesk:
     ) -> None:
         """travel: how long a question takes, and then again its answer."""
         self._shards, self.hidden, self._travel = shards, set(hidden), travel
+        # Addresses that no list has, and that answer nevertheless.
+        self.unlisted: set[str] = set()
         # (address, epoch, experts), as they were sent.
         self.sent: list[tuple[str, int, frozenset[ExpertKey] | None]] = []
         # Addresses whose answers are lost after they have done what they were told.
         self.loses_answers_of: set[str] = set()
 
     async def addresses(self) -> Sequence[str]:
-        return [address for address in self._shards if address not in self.hidden]
+        return [address for address in self._shards if address not in self.hidden | self.unlisted]
 
     async def describe(self, address: str, *, with_loads: bool = False) -> ShardDescription:
         await self._travel()

@@ -19,6 +19,7 @@ from services.experts.config import ExpertsSettings
 from services.experts.engine import ExpertsEngine
 from services.experts.keeper import PlacementKeeper
 from services.experts.keeper_desk import WireDesk
+from services.experts.known_desk import KnownDesk
 from services.experts.servicer import ExpertsServicer, ShardIdentity
 from services.experts.socket_place import socket_place
 from services.experts.successors import Successors
@@ -93,10 +94,11 @@ class Shard:
 
     def _keep(self, shard_id: str, addresses: ShardAddresses) -> None:
         settings, model = self._engine.settings.keeper, self._engine.model
-        desk = WireDesk(ExpertsClient(self._channels), addresses, settings.answer_seconds)
+        wire = WireDesk(ExpertsClient(self._channels), addresses, settings.answer_seconds)
+        desk = KnownDesk(wire, settings.silence_seconds)
         keeper = PlacementKeeper(shard_id, model, desk, settings)
         self._keeping = asyncio.create_task(keeper.run(), name="expert placement")
-        self._successors = Successors(shard_id, model, desk)
+        self._successors = Successors(shard_id, model, desk, alone_seconds=settings.alone_seconds)
 
     def _listen(self, shard_id: str) -> str:
         path = socket_place(self._engine.settings.socket_folder, shard_id)
