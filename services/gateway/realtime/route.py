@@ -56,8 +56,10 @@ class RealtimeRoute:
             {names.GEN_AI_CONVERSATION_ID: session_id, names.HTTP_RESPONSE_STATUS_CODE: 101, names.TENANT: tenant}
         )
         self.setup.turns.gate.require_room(tenant)
-        async with self.setup.turns.admission.admit(entry.terms.caller, Demand(place="session", holder=session_id)):
-            entry, found = await self.setup.resumed(entry)
+        # Taken over first: whoever had the session is then over, and only so his place is free to be had.
+        entry, found = await self.setup.resumed(entry)
+        demand = Demand(place="session", holder=session_id if self.setup.keeper is not None else "")
+        async with self.setup.turns.admission.admit(entry.terms.caller, demand):
             await websocket.accept(entry.subprotocol, [(b"x-request-id", request_id.encode())])
             self.metrics.count_request("gateway", "101")
             await self.setup.serve(websocket, Arrival(entry, session_id, span.get_span_context(), found))

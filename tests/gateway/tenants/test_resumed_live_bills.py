@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from antiphon.errors import NotFound
+from antiphon.errors import Conflict, NotFound
 from antiphon.tenancy.caller import TenantLimits
 from services.gateway.answer_journal import AnswerJournals
+from services.gateway.realtime.session_keeper import SessionKeeper
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import Event, Live, live
 from tests.gateway.realtime.returning import lost_after, rest, returning, said
@@ -142,3 +143,35 @@ async def test_a_response_that_is_asked_again_has_a_line_of_its_own_on_the_bill(
     whole = (await gateway.records("acme"))[-1]
     assert (whole.outcome, whole.completion_audio_tokens > 0) == ("completed", True)
     assert whole.id.startswith(f"{done['id']}.")
+
+
+async def refused(gateway: TenantGateway, key: str, query: str | None = None) -> int:
+    """The status that a connection is refused with."""
+    named = {} if query is None else {"query": query}
+    with pytest.raises(InvalidStatus) as raised:
+        async with live(gateway.url, **named, **by(key)):
+            pass
+    return raised.value.response.status_code
+
+
+async def test_who_names_a_session_that_is_not_kept_yet_frees_no_place(gateway: TenantGateway) -> None:
+    key = await gateway.enrol("acme", TenantLimits(concurrent_sessions=1))
+    async with live(gateway.url, **by(key)) as client:
+        assert await refused(gateway, key, f"session_id={client.events[0]['session']['id']}") == 404
+        assert await refused(gateway, key) == 429
+        await client.say("still here")
+
+
+async def test_a_session_that_is_not_taken_over_keeps_its_place(
+    gateway: TenantGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any) -> None:
+        raise Conflict("It is in use.")
+
+    key = await gateway.enrol("acme", TenantLimits(concurrent_sessions=1))
+    async with live(gateway.url, **by(key)) as client:
+        await client.say("it is kept")
+        monkeypatch.setattr(SessionKeeper, "take_over", fails)
+        assert await refused(gateway, key, f"session_id={client.events[0]['session']['id']}") == 409
+        assert await refused(gateway, key) == 429
+        await client.say("still here")
