@@ -22,7 +22,7 @@ class ExpertModel:
     experts_per_token: int
     width: int
     expert_width: int
-    # Of the names, shapes and places of the experts' tensors in the checkpoint's files.
+    # Of the names of the experts' tensors, the sizes in the config, and some values of one expert a layer.
     fingerprint: str
 
     @property

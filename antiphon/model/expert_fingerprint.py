@@ -8,14 +8,16 @@ import torch
 from antiphon.model.config import DecoderConfig
 from antiphon.model.weights import Checkpoint
 
-# Of one expert of each layer: enough to tell models of one shape apart.
+# Of each matrix of one expert a layer: enough to tell models of one shape apart.
 _VALUES: Final = 64
 _DIGEST_BYTES: Final = 16
+_MATRICES: Final = ("gate_proj", "up_proj", "down_proj")
 
 
 def expert_fingerprint(checkpoint: Checkpoint, prefix: str, config: DecoderConfig) -> str:
-    """Of the experts' names and shapes and of some values of every layer: whoever computes them apart from the rest of
-    the model must have the same. `prefix` is that of the decoder, such as "thinker.model."."""
+    """Of the names of the experts' tensors, of the sizes in the config, and of the first values of gate, up and down of
+    one expert a layer: whoever computes them apart from the rest of the model must have the same. `prefix` is that of
+    the decoder, such as "thinker.model."."""
     digest = blake2b(digest_size=_DIGEST_BYTES)
     shape = (config.layers, config.experts, config.experts_per_token, config.width, config.expert_width)
     digest.update(repr((prefix, shape)).encode())
@@ -23,7 +25,8 @@ def expert_fingerprint(checkpoint: Checkpoint, prefix: str, config: DecoderConfi
         if ".mlp.experts." in name:
             digest.update(name.encode())
     for layer in range(config.layers):
-        name = f"{prefix}layers.{layer}.mlp.experts.{layer % config.experts}.down_proj.weight"
-        values = checkpoint.load([name], dtype=torch.float32)[name].flatten()[:_VALUES].contiguous()
-        digest.update(values.numpy().tobytes())
+        for matrix in _MATRICES:
+            name = f"{prefix}layers.{layer}.mlp.experts.{layer % config.experts}.{matrix}.weight"
+            values = checkpoint.load([name], dtype=torch.float32)[name].flatten()[:_VALUES].contiguous()
+            digest.update(values.numpy().tobytes())
     return digest.hexdigest()

@@ -1,6 +1,8 @@
 """Whatever experts are held, and however they are stored, their pairs have the bits of all experts together."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +88,23 @@ def is_in_a_file(tensor: Tensor) -> bool:
         if first <= tensor.data_ptr() < stop:
             return line.endswith(".safetensors")
     return False
+
+
+@pytest.mark.parametrize("matrix", ["gate_proj", "up_proj", "down_proj"])
+def test_a_fingerprint_tells_other_values_of_the_same_shape_apart(
+    nano: Path, matrix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = expert_fingerprint(Checkpoint(nano), PREFIX, text_config(nano))
+    load = Checkpoint.load
+
+    def changed(checkpoint: Checkpoint, names: Iterable[str], **options: Any) -> dict[str, torch.Tensor]:
+        return {
+            name: value + 1 if f"layers.2.mlp.experts.2.{matrix}" in name else value
+            for name, value in load(checkpoint, names, **options).items()
+        }
+
+    monkeypatch.setattr(Checkpoint, "load", changed)
+    assert expert_fingerprint(Checkpoint(nano), PREFIX, text_config(nano)) != before
 
 
 def test_a_fingerprint_tells_models_apart(nano: Path, tiny_checkpoint: Path) -> None:
