@@ -91,6 +91,8 @@ class Keeping:
 
     def told(self, event: Event | None, frame: Frame) -> None:
         """frame: the next; event: what it tells, where that is of the session."""
+        if self._is_over:
+            return
         self._waiting.append(frame)
         self._told_to = frame.number
         match event:
@@ -163,18 +165,36 @@ class Keeping:
             self._is_over = self._is_lost = True
             message = "The session goes on over another connection, which took it over."
             self._taken_over(Conflict(message, code=TAKEN_OVER))
-        except Unavailable:
+        except TooLarge as error:
+            self._warn(error)
+            return await self._give_up()
+        except AntiphonError as error:
+            if not isinstance(error, Unavailable):
+                self._warn(error)
             self._is_behind, self._has_changed = True, self._has_changed or session is not None
             self._wake.set()
             self._moved.set()
             return await asyncio.sleep(_PAUSE_SECONDS)
-        except AntiphonError as error:
-            self._warn(error)
         del self._waiting[: len(frames)]
         self._kept_to = frames[-1].number if frames else self._kept_to
         self._is_behind = self._is_behind and self._kept_to < self._told_to
         self._moved.set()
         return None
+
+    async def _give_up(self) -> None:
+        """It is not kept from now on, and nobody comes back to an older one."""
+        self._is_over = True
+        self._waiting.clear()
+        self._moved.set()
+        while self._version:
+            try:
+                if await self._own_version(self._session().connection_id):
+                    await self._keeper.conversations.delete(self._tenant, self._session_id)
+                self._version = 0
+            except Conflict:
+                self._version = 0
+            except AntiphonError:
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     def _standing(self) -> KeptSession:
         self._saved_at = time.monotonic()

@@ -99,7 +99,8 @@ class SessionKeeper:
 
 def unknown_session(session_id: str) -> NotFound:
     return NotFound(
-        f"The session '{session_id[:64]}' is unknown or has expired. Connect without 'session_id' to open another.",
+        f"The session '{session_id[:64]}' is unknown, has expired, or became too large to be kept. "
+        "Connect without 'session_id' to open another.",
         param="session_id",
         code="session_not_found",
     )

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from websockets.exceptions import InvalidStatus
 
 from antiphon.errors import AntiphonError, InternalError, NotFound, Unavailable
+from antiphon.sessions.redis_event_log import RedisEventLog
 from services.gateway.answer_journal import AnswerJournals
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import Event, Live, live
-from tests.gateway.realtime.returning import ask, gateways, lost_after, rest, returning
+from tests.gateway.realtime.returning import ask, caught_up, content, gateways, lost_after, rest, returning
 from tests.redis_server import RedisServer
 
 AUDIO = "response.output_audio.delta"
@@ -74,6 +76,11 @@ async def lost_before_its_first_word(client: Live, fakes: Fakes, **response: Any
     return had, prompt(fakes)
 
 
+def named(events: list[Event]) -> str:
+    """The query of who comes back to this session."""
+    return f"session_id={events[0]['session']['id']}"
+
+
 def prompt(fakes: Fakes) -> list[int]:
     """Of the last turn."""
     return [list(got.start.prompt.token_ids) for got in fakes.thinker.behaviour.received if got.HasField("start")][-1]
@@ -110,3 +117,45 @@ async def test_a_response_whose_own_wishes_were_lost_fails(two: Two, fakes: Fake
     async with returning(other, had) as client:
         assert (await rest(client))["status"] == "failed"
         assert (await client.respond())["status"] == "completed"
+
+
+async def test_a_session_that_became_too_large_is_not_come_back_to_as_an_older_one(
+    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTIPHON_SESSIONS_CONVERSATION_ITEMS", "2")
+    async with gateways(settings, fakes.stages(), redis_server.url, redis_server.url) as ((one, _), (other, _)):
+        async with live(one) as client:
+            for count in range(3):
+                await client.say(f"number {count}")
+            assert (await client.respond())["status"] == "completed", "its own connection goes on"
+            had = list(client.events)
+        for query in (named(had), f"{named(had)}&last_event_id={had[-1]['event_id']}"):
+            with pytest.raises(InvalidStatus, match="404"):
+                async with live(other, query=query):
+                    pass
+
+
+async def test_what_could_not_be_kept_once_is_kept_with_what_follows(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[bool] = []
+    keep = RedisEventLog.keep
+
+    async def fails_once(*given: Any) -> int:
+        if given[-1] is not None and not failed:
+            failed.append(True)
+            raise InternalError("It answers what is not expected.")
+        return await keep(*given)
+
+    (one, app), (other, _) = two
+    async with live(one) as client:
+        await client.say("this is kept", id="first")
+        known = await caught_up(client, app)
+        monkeypatch.setattr(RedisEventLog, "keep", fails_once)
+        await client.say("this is not kept at once", id="second")
+        await client.ask("input_audio_buffer.clear", "input_audio_buffer.cleared")
+        had = await caught_up(client, app)
+        client.socket.transport.abort()
+    assert failed
+    async with returning(other, list(known)) as back:
+        for _ in had[len(known) :]:
+            await back.next()
+        assert [content(event) for event in back.events] == [content(event) for event in had]
