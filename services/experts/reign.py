@@ -45,6 +45,8 @@ class Reign:
         # None until it has been taken, and after a shard did not answer what it was told: what that one obeys is then
         # not known, and only a greater epoch settles it.
         self.epoch: int | None = None
+        # The greatest that this reign has taken.
+        self._claimed: int | None = None
         # By shard: what it was told last, and since when what it holds has been ready.
         self._assigned: dict[str, frozenset[ExpertKey]] = {}
         self._ready: dict[str, dict[ExpertKey, float]] = {}
@@ -86,8 +88,7 @@ class Reign:
             elif not isinstance(answer, DeadlineExceeded):
                 self._seen.pop(address, None)
         oldest = now - self._settings.silence_seconds
-        seen = self._seen.items()
-        self._seen = {address: each for address, each in seen if address in addresses and each[1] >= oldest}
+        self._seen = {address: each for address, each in self._seen.items() if each[1] >= oldest}
         return list(found.values())
 
     def _read_loads(self, described: Collection[ShardDescription]) -> None:
@@ -100,11 +101,7 @@ class Reign:
 
     async def _obeying(self, shards: Sequence[ShardDescription]) -> list[ShardDescription]:
         """Those that have taken the epoch, as they were after that: no other keeper changes them any more."""
-        if self.epoch is None or any(shard.epoch > self.epoch for shard in shards):
-            self.epoch = next_epoch([shard.epoch for shard in shards] + [self.epoch or 0], self._shard_id)
-            self._assigned.clear()
-            _LOG.info("Keeps the placement of %d shards, epoch %d.", len(shards), self.epoch)
-        epoch = self.epoch
+        epoch = self.epoch = self._taken([shard.epoch for shard in shards])
         others = [shard for shard in shards if shard.epoch != epoch]
         taken = await _all(self._desk.assign(shard.address, epoch, None) for shard in others)
         _raise_conflict(taken)
@@ -112,6 +109,17 @@ class Reign:
         fresh = await _all(self._desk.describe(shard.address) for shard in new)
         seen = [each for each in fresh if isinstance(each, ShardDescription) and each.epoch == epoch]
         return [shard for shard in shards if shard.epoch == epoch] + seen
+
+    def _taken(self, epochs: Sequence[int]) -> int:
+        """The epoch of this reign. Raises Conflict when somebody has taken a greater one since it began."""
+        if self._claimed is not None and max(epochs, default=0) > self._claimed:
+            raise Conflict(f"Epoch {max(epochs)} was taken after {self._claimed}.")
+        if self.epoch is not None:
+            return self.epoch
+        self._claimed = next_epoch([*epochs, self._claimed or 0], self._shard_id)
+        self._assigned.clear()
+        _LOG.info("Keeps the placement of %d shards, epoch %d.", len(epochs), self._claimed)
+        return self._claimed
 
     def _note_ready(self, shards: Sequence[ShardDescription]) -> None:
         now = self._now()

@@ -1,5 +1,6 @@
 """A fleet of shards that only hold, the keeper of each, and a clock that goes when it is told to."""
 
+import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from antiphon.experts.table import ExpertKey, ExpertModel, TrunkRouting
 from services.experts.keeper import PlacementKeeper
 from services.experts.keeper_config import KeeperSettings
 from services.experts.keeper_fakes import FakeDesk, FakeHolder
+from services.experts.known_desk import KnownDesk
 
 MODEL = ExpertModel("float32", 2, 8, 2, 8, 4, "print")
 KEYS = frozenset((layer, expert) for layer in range(2) for expert in range(8))
@@ -38,8 +40,10 @@ class KeptFleet:
         host = known.get("host_id", name)
         shard = self.shards[name] = FakeHolder(MODEL, f"id of {name}", capacity, set(held), host, known.get("zone", ""))
         options = {} if travel is None else {"travel": travel}
-        desk = self.desks[name] = FakeDesk(self.shards, hidden=hidden, **options)
-        self.keepers[name] = PlacementKeeper(shard.shard_id, MODEL, desk, self.settings, lambda: self.seconds)
+        fake = self.desks[name] = FakeDesk(self.shards, hidden=hidden, **options)
+        desk = KnownDesk(fake, self.settings.silence_seconds, lambda: self.seconds)
+        chance = random.Random(name).random  # noqa: S311 - guards nothing
+        self.keepers[name] = PlacementKeeper(shard.shard_id, MODEL, desk, self.settings, lambda: self.seconds, chance)
         return shard
 
     def kill(self, name: str) -> None:

@@ -17,7 +17,7 @@ def spread(fleet: KeptFleet, count: int, **known: str) -> None:
         fleet.start(f"shard{each}", {key for key in KEYS if sum(key) % count == each}, **known)
 
 
-async def test_only_the_least_address_that_answers_rules() -> None:
+async def test_only_the_least_of_those_that_answer_rules() -> None:
     fleet = KeptFleet()
     spread(fleet, 3)
     await fleet.pass_second()
@@ -134,6 +134,46 @@ async def test_what_a_leaving_shard_holds_is_elsewhere_before_it_goes() -> None:
     assert not fleet.lost
 
 
+async def test_what_a_shard_holds_that_left_the_list_to_drain_is_elsewhere_before_it_goes() -> None:
+    fleet = KeptFleet()
+    spread(fleet, 4)
+    await fleet.pass_seconds(20)
+    fleet.shards["shard3"].is_draining = True
+    for desk in fleet.desks.values():
+        desk.unlisted = {"shard3"}
+    await fleet.pass_seconds(15)
+    fleet.kill("shard3")
+    assert not fleet.lost
+
+
+async def test_a_moment_without_a_list_moves_nothing() -> None:
+    fleet = KeptFleet()
+    spread(fleet, 4)
+    await fleet.pass_seconds(20)
+    sent = sum(len(desk.sent) for desk in fleet.desks.values())
+    for desk in fleet.desks.values():
+        desk.unlisted = set(fleet.shards)
+    await fleet.pass_seconds(20)
+    assert fleet.ruling() == ["shard0"]
+    assert sum(len(desk.sent) for desk in fleet.desks.values()) == sent
+
+
+async def test_two_keepers_that_never_see_each_other_rule_by_turns_and_get_the_copies_made() -> None:
+    fleet = KeptFleet()
+    for each in range(4):
+        hidden = {0: ["shard1"], 1: ["shard0"]}.get(each, [])
+        fleet.start(f"shard{each}", {key for key in KEYS if sum(key) % 4 == each}, hidden=hidden)
+    turns, seconds = 0, 90
+    ruling: list[str] = []
+    for _ in range(seconds):
+        await fleet.pass_second()
+        turns += fleet.ruling() not in ([], ruling)
+        ruling = fleet.ruling() or ruling
+    assert 2 <= turns <= seconds / 2, "neither rules for ever, and neither is outbid at every look"
+    assert fleet.live() == KEYS
+    assert min(len(fleet.shards[name].held) for name in ("shard2", "shard3")) > 4
+
+
 async def test_one_that_is_silent_for_a_moment_is_not_replaced_and_one_that_stays_so_is() -> None:
     fleet = KeptFleet(SETTINGS.model_copy(update={"redundancy": 0.0}))
     spread(fleet, 4)
@@ -183,7 +223,8 @@ async def test_two_keepers_at_once_give_up_nothing_that_is_needed(seed: int) -> 
         for _ in range(dice.randrange(6)):
             await asyncio.sleep(0)
 
-    settings = SETTINGS.model_copy(update={"settle_seconds": 0.0, "plan_every_seconds": 1.0, "least_pairs": 0.0})
+    eager = {"settle_seconds": 0.0, "plan_every_seconds": 1.0, "least_pairs": 0.0, "yield_seconds": 0.0}
+    settings = SETTINGS.model_copy(update=eager)
     fleet = KeptFleet(settings)
     for each in range(4):
         others = {0: ["shard1"], 1: ["shard0"]}.get(each, [])
