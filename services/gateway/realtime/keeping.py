@@ -7,6 +7,7 @@ at most: where it cannot be kept the session is served all the same.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -76,7 +77,8 @@ class Keeping:
         # 0: nothing is kept yet.
         self._version = found.version if found is not None else 0
         self._created_at = found.created_at if found is not None else time.time()
-        self._waiting: list[Frame] = []
+        self._waiting: deque[Frame] = deque()
+        self._waiting_bytes = 0
         self._told_to = self._kept_to = found.last_event if found is not None else 0
         # By response that is being given: the number of its first event.
         self._answering = dict(found.session.answering) if found is not None and goes_on else {}
@@ -94,6 +96,8 @@ class Keeping:
         if self._is_over:
             return
         self._waiting.append(frame)
+        self._waiting_bytes += frame.size_bytes
+        self._forget_too_many()
         self._told_to = frame.number
         match event:
             case ResponseCreated(response):
@@ -156,7 +160,6 @@ class Keeping:
     async def _keep(self) -> None:
         """What waits, and the session as it is told by that."""
         self._wake.clear()
-        self._forget_too_many()
         frames, session = tuple(self._waiting), self._standing() if self._has_changed else None
         self._has_changed = False
         try:
@@ -175,8 +178,9 @@ class Keeping:
             self._wake.set()
             self._moved.set()
             return await asyncio.sleep(_PAUSE_SECONDS)
-        del self._waiting[: len(frames)]
         self._kept_to = frames[-1].number if frames else self._kept_to
+        while self._waiting and self._waiting[0].number <= self._kept_to:
+            self._forget_oldest()
         self._is_behind = self._is_behind and self._kept_to < self._told_to
         self._moved.set()
         return None
@@ -185,6 +189,7 @@ class Keeping:
         """It is not kept from now on, and nobody comes back to an older one."""
         self._is_over = True
         self._waiting.clear()
+        self._waiting_bytes = 0
         self._moved.set()
         while self._version:
             try:
@@ -207,10 +212,12 @@ class Keeping:
         )
 
     def _forget_too_many(self) -> None:
-        """Of those that could not be kept while the storage was away."""
-        size = sum(frame.size_bytes for frame in self._waiting)
-        while size > self._keeper.waiting_bytes:
-            size -= self._waiting.pop(0).size_bytes
+        """Of those that could not be kept: while the storage is away, or nothing has changed that is worth it."""
+        while self._waiting_bytes > self._keeper.waiting_bytes:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        self._waiting_bytes -= self._waiting.popleft().size_bytes
 
     async def _write(self, frames: Sequence[Frame], session: KeptSession | None) -> None:
         """Raises Conflict when another connection has the session."""
