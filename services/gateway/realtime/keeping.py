@@ -84,7 +84,9 @@ class Keeping:
         self._answering = dict(found.session.answering) if found is not None and goes_on else {}
         self._asked_apart = dict.fromkeys(found.session.asked_apart if found is not None and goes_on else ())
         self._transcribing = dict.fromkeys(found.session.transcribing if found is not None and goes_on else ())
-        self._has_changed = self._is_behind = self._is_lost = self._is_over = False
+        # What was being answered and does not go on is to be known as over.
+        self._has_changed = found is not None and not goes_on
+        self._is_behind = self._is_lost = self._is_over = False
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
         self._saved_at = self._touched_at = time.monotonic()
         # Of media that are kept already.

@@ -159,3 +159,19 @@ async def test_what_could_not_be_kept_once_is_kept_with_what_follows(two: Two, m
         for _ in had[len(known) :]:
             await back.next()
         assert [content(event) for event in back.events] == [content(event) for event in had]
+
+
+async def test_a_response_that_ended_as_incomplete_stays_so(two: Two, fakes: Fakes) -> None:
+    (one, _), (other, _) = two
+    fakes.talker.behaviour.pause_seconds = 0.01
+    async with live(one) as client:
+        await ask(client)
+        had = await lost_after(client, AUDIO, 2)
+    fakes.talker.behaviour.pause_seconds = 0
+    async with live(other, query=named(had)) as client:
+        had = await lost_after(client, "conversation.item.done", 2)
+    async with returning(one, had) as client:
+        assert (await client.next())["type"] == "input_audio_buffer.cleared"
+        done = await client.respond()
+        assert done["status"] == "completed"
+        assert {event["response"]["id"] for event in client.events if "response" in event} == {done["id"]}
