@@ -28,6 +28,7 @@ from antiphon.wire.expert_links.descriptions import (
     model_message,
     read_routing,
 )
+from antiphon.wire.expert_links.messages import LET_IN
 from services.experts.engine import ExpertsEngine
 from services.experts.reports import Reports
 from services.experts.requests import CallReader
@@ -71,10 +72,11 @@ class ExpertsServicer:
         self._idle: set[asyncio.Task[Any]] = set()
 
     async def compute(
-        self, requests: AsyncIterator[ComputeRequest], _context: object
+        self, requests: AsyncIterator[ComputeRequest], context: Any
     ) -> AsyncGenerator[ComputeResponse, None]:
         reader, loop, sequence = CallReader(self._engine.model, self._engine.settings), asyncio.get_running_loop(), 0
         with self._engine.link():
+            await context.send_initial_metadata((LET_IN,))
             while (request := await self._next(requests)) is not None:
                 arrived, sequence = time.monotonic(), sequence + 1
                 if request.sequence != sequence:

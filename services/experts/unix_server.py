@@ -16,7 +16,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from antiphon.errors import AntiphonError, InvalidInput
+from antiphon.errors import AntiphonError, InvalidInput, Unavailable
 from antiphon.v1.expert_service_pb2 import (
     ComputeRefusal,
     ComputeRequest,
@@ -119,7 +119,9 @@ class UnixServer:
             memory = self._memory(packet, descriptors)
             stack.enter_context(self.engine.link())
         except AntiphonError as error:
-            opened.send(OpenResponse(shard_id=self.shard_id, refusal=error.message).SerializeToString())
+            is_full = isinstance(error, Unavailable)  # else something is wrong with what was sent
+            refusal = OpenResponse(shard_id=self.shard_id, refusal=error.message, is_full=is_full)
+            opened.send(refusal.SerializeToString())
             return None
         finally:
             for descriptor in descriptors:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, InvalidInput, TooLarge, Unavailable
+from antiphon.errors import AntiphonError, AtCapacity, Conflict, DeadlineExceeded, InvalidInput, TooLarge, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult, ShardLink
 from antiphon.experts.table import ShardDescription, TrunkRouting
 from antiphon.telemetry.metrics import process_metrics
@@ -229,6 +229,39 @@ async def test_a_socket_that_is_not_there_after_all_gives_way_to_grpc(
         assert isinstance(link, GrpcLink)
         assert len(await asyncio.to_thread(asks, link, whole_call(local))) == 10
         link.close()
+
+
+@pytest.mark.parametrize("host_id", ["", "elsewhere"])
+async def test_a_shard_without_a_place_for_a_link_says_so_before_a_call(
+    nano: Path, local: LocalLayers, host_id: str
+) -> None:
+    async with experts_client(host_id=host_id) as client, running_shard(nano, dtype="float32", links=1) as shard:
+        told = await described(client, shard)
+        link = await asyncio.to_thread(client.link, told)
+        with pytest.raises((AtCapacity, Unavailable)):
+            await asyncio.to_thread(client.link, told)
+        assert (await described(client, shard)).load.trunks == 1
+        assert len(await asyncio.to_thread(asks, link, whole_call(local))) == 10
+        link.close()
+        await becomes(lambda: shard.engine.load().trunks == 0)
+        link = await asyncio.to_thread(client.link, told)
+        assert isinstance(link, GrpcLink if host_id else UnixLink)
+        assert len(await asyncio.to_thread(asks, link, whole_call(local))) == 10
+        link.close()
+
+
+async def test_no_way_around_by_grpc_where_all_links_are_taken(
+    client: ExpertsClient, nano: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_shard(nano, dtype="float32", links=1) as shard:
+        told = await described(client, shard)
+        asked = []
+        monkeypatch.setattr("antiphon.wire.expert_links.client.open_grpc_link", lambda *args: asked.append(args))
+        first = await asyncio.to_thread(client.link, told)
+        with pytest.raises(AtCapacity, match="All 1 links"):
+            await asyncio.to_thread(client.link, told)
+        first.close()
+        assert not asked
 
 
 async def test_a_link_over_grpc_ends_with_its_time(shard: RunningShard, local: LocalLayers) -> None:

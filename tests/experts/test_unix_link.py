@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antiphon.errors import Conflict, DeadlineExceeded, Unavailable
+from antiphon.errors import AtCapacity, Conflict, DeadlineExceeded, Unavailable
 from antiphon.experts.calls import ExpertCall, ExpertResult
 from antiphon.v1.expert_service_pb2 import (
     ComputeRefusal,
@@ -158,7 +158,7 @@ def test_a_shard_that_is_gone_is_noticed_at_once(nano: Path, tmp_path: Path, loc
 def test_no_more_links_than_there_are_places(nano: Path, tmp_path: Path, local: LocalLayers) -> None:
     with listening(nano, tmp_path, links=2) as server:
         with closing(linked(server, local)) as first, closing(linked(server, local)):
-            with pytest.raises(Unavailable, match="All 2 links"):
+            with pytest.raises(AtCapacity, match="All 2 links"):
                 linked(server, local)
             assert answers(first, local)
         assert becomes(lambda: server.engine.load().trunks == 0)

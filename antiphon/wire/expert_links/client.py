@@ -53,7 +53,8 @@ class ExpertsClient:
         await self._ask(methods.REPORT, address, request, timeout_seconds)
 
     def link(self, shard: ShardDescription) -> UnixLink | GrpcLink:
-        """Blocks. Through shared memory where both are on one host and the shard lets this process in."""
+        """Blocks until the shard has let this process in. Through shared memory where both are on one host and it does
+        so there; one whose links are all taken is not asked over gRPC either."""
         if shard.socket_path and shard.host_id == self._host_id:
             try:
                 return open_unix_link(shard.socket_path, shard.shard_id, shard.model, self._limits)

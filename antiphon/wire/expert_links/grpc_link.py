@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from antiphon.v1.expert_service_pb2 import ComputeRequest, ComputeResponse, Expe
 from antiphon.wire import errors, tensors
 from antiphon.wire.channels import ChannelLimits
 from antiphon.wire.expert_links.limits import LinkLimits
-from antiphon.wire.expert_links.messages import DATA_TYPES, RESULTS
+from antiphon.wire.expert_links.messages import DATA_TYPES, LET_IN, RESULTS
 from antiphon.wire.expert_links.methods import COMPUTE
 from antiphon.wire.expert_links.unix_link import require_answer
 
@@ -26,19 +26,30 @@ class GrpcLink:
     """A ShardLink."""
 
     def __init__(self, channel: grpc.Channel, model: ExpertModel) -> None:
-        """channel: ready, and of this link alone."""
+        """channel: ready, and of this link alone. Nothing is sent before `wait` has returned."""
         self._channel, self._model = channel, model
         self._requests: SimpleQueue[ComputeRequest | None] = SimpleQueue()
         self._responses: SimpleQueue[ComputeResponse | AntiphonError] = SimpleQueue()
         open_call: Any = channel.stream_stream(COMPUTE.path, COMPUTE.encode_request, COMPUTE.decode_response)
         self._call: Any = open_call(_until_none(self._requests))
-        self._reader = Thread(target=self._read, name="expert answers", daemon=True)
-        self._reader.start()
+        # Whether the shard has answered to the stream, and how.
+        self._is_answered, self._is_let_in = Event(), False
         self._awaited: ExpertCall | None = None
         self._sequence = 0
         self._deadline = 0.0
         self._is_closed = False
         self.timings = CallTimings()
+        self._reader = Thread(target=self._read, name="expert answers", daemon=True)
+        self._reader.start()
+
+    def wait(self, seconds: float) -> None:
+        """Until the shard has taken the link. Raises what keeps it from it, after which the link is closed."""
+        is_answered = self._is_answered.wait(seconds)
+        if self._is_let_in:
+            return
+        told = self._responses.get() if is_answered else None
+        self.close()
+        raise told if isinstance(told, AntiphonError) else Unavailable("The expert shard took no link in time.")
 
     def send(self, call: ExpertCall, *, timeout_seconds: float) -> None:
         self._require_open()
@@ -115,6 +126,9 @@ class GrpcLink:
     def _read(self) -> None:
         """On its own thread, until the stream ends."""
         try:
+            self._is_let_in = LET_IN in (self._call.initial_metadata() or ())
+            if self._is_let_in:
+                self._is_answered.set()
             for response in self._call:
                 self._responses.put(response)
         except grpc.RpcError as error:
@@ -123,17 +137,21 @@ class GrpcLink:
                 self._responses.put(errors.from_rpc_error(told, called="experts"))
         else:
             self._responses.put(Unavailable("The expert shard has ended the stream: it stops. Call another copy."))
+        self._is_answered.set()
 
 
 def open_grpc_link(address: str, model: ExpertModel, limits: LinkLimits) -> GrpcLink:
-    """Blocks. Raises Unavailable when the shard is not there."""
+    """Blocks. Raises Unavailable when the shard is not there, or what else keeps it from taking the link."""
+    over = time.monotonic() + limits.open_seconds
     channel = grpc.insecure_channel(address, options=ChannelLimits().options())
     try:
         grpc.channel_ready_future(channel).result(timeout=limits.open_seconds)
     except grpc.FutureTimeoutError:
         channel.close()
         raise Unavailable(f"The expert shard at {address} was not reached in {limits.open_seconds:g} s.") from None
-    return GrpcLink(channel, model)
+    link = GrpcLink(channel, model)
+    link.wait(max(over - time.monotonic(), 0.0))
+    return link
 
 
 def _until_none(requests: "SimpleQueue[ComputeRequest | None]") -> Iterator[ComputeRequest]:

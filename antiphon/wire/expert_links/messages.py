@@ -26,4 +26,6 @@ RESULTS: Final[Mapping[ExpertResult, expert_service_pb2.ExpertResult]] = {
     ExpertResult.PAIRS: expert_service_pb2.EXPERT_RESULT_PAIRS,
     ExpertResult.SUMS: expert_service_pb2.EXPERT_RESULT_SUMS,
 }
+# Initial metadata of a stream of calls, sent once the shard has taken the link.
+LET_IN: Final = ("antiphon-link", "open")
 RESULTS_NAMED: Final = {message: result for result, message in RESULTS.items()}

@@ -12,7 +12,7 @@ from typing import Final
 
 from torch import Tensor
 
-from antiphon.errors import AntiphonError, Conflict, DeadlineExceeded, Unavailable
+from antiphon.errors import AntiphonError, AtCapacity, Conflict, DeadlineExceeded, Unavailable
 from antiphon.experts.calls import CallTimings, ExpertCall
 from antiphon.experts.table import ExpertModel
 from antiphon.v1.expert_service_pb2 import ComputeRequest, ComputeResponse, OpenRequest, OpenResponse, SharedRows
@@ -102,7 +102,8 @@ def require_answer(response: ComputeResponse, sequence: int, outcome: str) -> No
 
 
 def open_unix_link(socket_path: str, shard_id: str, model: ExpertModel, limits: LinkLimits) -> UnixLink:
-    """Blocks. Raises Unavailable when the shard is not there or does not let this process in."""
+    """Blocks. Raises AtCapacity when all links to the shard are taken, and Unavailable when it is not there or does not
+    let this process in."""
     layout = MemoryLayout(limits.rows, limits.pairs, model.width, DATA_TYPES[model.data_type].computed)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -127,6 +128,8 @@ def _agreed(opened: socket.socket, path: str, request: OpenRequest, limits: Link
         os.close(descriptor)
     opened.settimeout(None)  # a timeout of Python's would cost a poll() before every call of the system
     response = OpenResponse.FromString(_packet(opened, limits.open_seconds))
+    if response.is_full:
+        raise AtCapacity(response.refusal)
     if response.refusal:
         raise Unavailable(f"The expert shard at {path} does not let this process in: {response.refusal}")
     return memory
