@@ -150,4 +150,4 @@ async def test_a_trunk_reads_no_experts_but_what_tells_whose_they_are(tiny_check
         layers = engine.config.thinker.text.layers
 
     assert any("self_attn" in name for name in read)
-    assert len([name for name in read if ".mlp.experts." in name]) == layers
+    assert len([name for name in read if ".mlp.experts." in name]) == 3 * layers  # gate, up and down of one expert each
