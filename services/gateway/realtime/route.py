@@ -2,24 +2,27 @@
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from opentelemetry.trace import Span, SpanKind
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from antiphon.errors import AntiphonError, AtCapacity
+from antiphon.errors import AntiphonError, AtCapacity, Unavailable
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.limiter import Demand
-from services.gateway.error_envelope import log_defect, response_of, status_of
+from services.gateway.error_envelope import envelope_of, log_defect, response_of, status_of
 from services.gateway.realtime.entry import Entrance, Entry
-from services.gateway.realtime.session_setup import Arrival, SessionSetup, make_id
+from services.gateway.realtime.session_setup import Arrival, SessionSetup, dismiss, make_id
 
 PATH: Final = "/v1/realtime"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 _DENIAL: Final = "websocket.http.response"
+# Codes of connections that end because of us (RFC 6455 and its registry).
+_DEFECT: Final = 1011
+_TRY_AGAIN: Final = 1013
 
 
 @dataclass(slots=True)
@@ -84,7 +87,11 @@ class RealtimeRoute:
         self.metrics.count_request("gateway", str(status.value))
         if status >= 500 and not isinstance(error, AtCapacity):
             log_defect(error)
-        if _DENIAL in (websocket.scope.get("extensions") or {}):
+        if websocket.application_state is WebSocketState.CONNECTED:
+            code = _TRY_AGAIN if isinstance(error, Unavailable | AtCapacity) else _DEFECT
+            with suppress(RuntimeError, WebSocketDisconnect):  # the client has left meanwhile
+                await dismiss(websocket, make_id("sess"), envelope_of(error).error, code)
+        elif _DENIAL in (websocket.scope.get("extensions") or {}):
             response = response_of(error)
             response.headers["x-request-id"] = request_id
             await websocket.send_denial_response(response)

@@ -231,6 +231,11 @@ def _bounds(terms: Terms) -> PromptBounds:
 async def _refuse(socket: WebSocket, session_id: str) -> None:
     """One who was away for too long; the session itself is there."""
     error = ErrorBody(message=_TOO_OLD_REASON, type="invalid_request_error", param="last_event_id", code=_TOO_OLD)
+    await dismiss(socket, session_id, error, 1008)
+
+
+async def dismiss(socket: WebSocket, session_id: str, error: ErrorBody, code: int) -> None:
+    """One who was let in, but whose session cannot begin."""
     teller = Teller(dict, session_id, 0, Numbering(session_id))
     await socket.send_text(teller.last_word(error).text)
-    await socket.close(1008, _TOO_OLD_REASON)
+    await socket.close(code, error.message[:120])

@@ -14,8 +14,10 @@ import pytest
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
+from antiphon.errors import Unavailable
 from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from services.gateway.config import GatewaySettings
+from services.gateway.realtime import session_setup
 from tests.cutting_proxy import cutting_proxy
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import live, pcm
@@ -58,6 +60,23 @@ async def test_who_was_away_too_long_is_told_what_to_do(
             assert content(await client.next()) == content(had[-5])
         async with live(url, query=f"session_id={had[0]['session']['id']}") as client:
             assert (await client.next())["item"]["id"] == "question"
+
+
+async def test_who_comes_back_while_what_he_missed_cannot_be_read_is_told_to_try_again(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unavailable("The storage of sessions cannot be reached. Try again in a moment.")
+
+    (one, _), _ = two
+    had = await undisturbed(one)
+    with monkeypatch.context() as broken:
+        broken.setattr(session_setup, "missed_since", away)
+        async with returning(one, had[:-5]) as client:
+            assert (await client.next())["error"]["code"] == "unavailable"
+            assert (await until_closed(client)).code == 1013
+    async with returning(one, had[:-5]) as client:
+        assert content(await client.next()) == content(had[-5])
 
 
 async def test_an_event_that_never_was_is_one_of_those_that_are_gone(two: Two) -> None:
