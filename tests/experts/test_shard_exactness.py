@@ -48,7 +48,7 @@ async def test_shards_give_the_bits_of_local_experts(nano: Path, dtype: str, sha
             shard = await stack.enter_async_context(running_shard(nano, **holds))
             told = await client.describe(shard.address, timeout_seconds=ANSWER_SECONDS)
             assert told.model == local.model
-            link = client.link(told)
+            link = await asyncio.to_thread(client.link, told)
             stack.callback(link.close)
             assert isinstance(link, UnixLink if shares_memory else GrpcLink)
             links[link] = told.held
