@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from antiphon.engine.sampler import SamplingParameters
@@ -63,7 +64,8 @@ async def test_hidden_rows_come_again_only_when_they_are_asked_for(tiny_checkpoi
         whole = await ask(engine, turn)
         again = await ask(engine, turn, generated_ids=whole.ids[:3])
     assert again.ids == whole.ids[3:]
-    assert again.hidden_rows.equal(whole.hidden_rows)
+    # But for rounding: which rows share a step depends on when the media come.
+    torch.testing.assert_close(again.hidden_rows, whole.hidden_rows, rtol=1e-5, atol=2e-5)
 
 
 async def test_an_answer_that_has_ended_is_told_its_end(

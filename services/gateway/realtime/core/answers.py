@@ -49,7 +49,7 @@ class Answers:
         after_speech: bool = False,
         asked_apart: bool = False,
     ) -> Outcomes:
-        response = Response(self._make_id("resp"), options, in_conversation, metadata, asked_apart)
+        response = Response(self._make_id("resp"), options, in_conversation, metadata, is_asked_apart=asked_apart)
         self._open[response.id] = Answer(response, self._items, self._make_id, self._samples_per_letter)
         asked = tuple(self._items) if items is None else items
         return [ResponseCreated(response), StartAnswer(response, asked, after_speech)]

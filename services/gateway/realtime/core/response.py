@@ -88,10 +88,10 @@ class Response:
     # False answers beside the conversation and leaves nothing in it.
     in_conversation: bool
     metadata: Mapping[str, str] | None
-    # With instructions, tools or input of its own, which neither its session nor its events know.
-    is_asked_apart: bool = False
     status: ResponseStatus = "in_progress"
     reason: StatusReason | None = None
     failure: Failure | None = None
     output: tuple[Item, ...] = ()
     usage: Usage | None = None
+    # With instructions, tools or input of its own, which neither its session nor its events know.
+    is_asked_apart: bool = False
