@@ -89,7 +89,13 @@ class ShardFleet:
 
 @contextmanager
 def shard_fleet(
-    checkpoint: Path, count: int, *, copies: int = 1, dtype: str = "float32", shares_memory: bool = True
+    checkpoint: Path,
+    count: int,
+    *,
+    copies: int = 1,
+    dtype: str = "float32",
+    shares_memory: bool = True,
+    awake_microseconds: float = 0.0,
 ) -> Iterator[ShardFleet]:
     """Each expert on so many of them. They have been started; see `ready`."""
     with TemporaryDirectory(prefix="antiphon-shards-") as folder:
@@ -97,7 +103,10 @@ def shard_fleet(
         for number in range(1, count + 1):
             address = f"{_HOST}:{free_port(_HOST)}"
             variables = {"HOLDS": f"{number}/{count}", "COPIES": str(copies), "DTYPE": dtype}
-            variables["SHARES_MEMORY"] = str(shares_memory).lower()
+            variables |= {
+                "SHARES_MEMORY": str(shares_memory).lower(),
+                "AWAKE_MICROSECONDS": str(awake_microseconds),
+            }
             fleet.shards.append(ShardProcess(address, Path(folder) / f"{number}.log", checkpoint, variables))
         try:
             for each in fleet.shards:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,7 @@ from antiphon.engine.sampler import SamplingParameters
 from antiphon.hosting.default_checkpoint import default_checkpoint
 from antiphon.model.random_tensors import RANDOM_WEIGHTS
 from antiphon.wire.generation import PromptNumbers
-from benchmarks.expert_shards import shard_fleet
+from benchmarks.expert_shards import ShardFleet, shard_fleet
 from services.thinker.config import RemoteExpertSettings, ThinkerSettings
 from services.thinker.engine import Question, ThinkerEngine, end_token_ids
 from services.thinker.request import Token
@@ -49,6 +49,28 @@ class Way:
     token_ms: dict[int, list[float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Of the way to the shards."""
+
+    name: str
+    shares_memory: bool = True
+    awake_microseconds: float = 0.0
+
+    def fleet(self, checkpoint: Path, shards: int, dtype: TypeName) -> AbstractContextManager[ShardFleet]:
+        return shard_fleet(
+            checkpoint,
+            shards,
+            dtype=dtype,
+            shares_memory=self.shares_memory,
+            awake_microseconds=self.awake_microseconds,
+        )
+
+    def reached(self, fleet: ShardFleet) -> RemoteExpertSettings:
+        addresses = ",".join(fleet.addresses)
+        return RemoteExpertSettings(addresses=addresses, awake_microseconds=self.awake_microseconds)
+
+
 def tokens(
     size: Annotated[str, typer.Option(help="nano or real.")] = "nano",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
@@ -59,6 +81,9 @@ def tokens(
     new_tokens: Annotated[int, typer.Option(help="Of each answer.")] = 48,
     rounds: Annotated[int, typer.Option(help="Of all ways one after the other.")] = 9,
     halved: Annotated[bool, typer.Option(help="Also in two halves that take turns at the trunk.")] = False,
+    awake_microseconds: Annotated[
+        float, typer.Option(help="Also with calls and answers awaited awake for so long, over shared memory.")
+    ] = 0.0,
 ) -> None:
     """The time of a token with experts on shards, over shared memory and over gRPC, and its ratio to that with experts
     at hand: taken in turn, so that what else the machine does meets all."""
@@ -67,24 +92,33 @@ def tokens(
         checkpoint = default_checkpoint() if size == "nano" else _real(Path(folder), layers, experts)
         print(f"{size}, {dtype}, {shards} shard(s); load of the machine {os.getloadavg()[0]:.1f}")
         counts = [int(each) for each in batches.split(",")]
-        asyncio.run(_compare(checkpoint, dtype, shards, counts, new_tokens, rounds, halved=halved))
+        kinds = [Kind("shared memory"), Kind("gRPC", shares_memory=False)]
+        if awake_microseconds:
+            kinds.insert(1, Kind("shared memory, awake", awake_microseconds=awake_microseconds))
+        asyncio.run(_compare(checkpoint, dtype, shards, kinds, counts, new_tokens, rounds, halved=halved))
 
 
 async def _compare(
-    checkpoint: Path, dtype: str, shards: int, batches: Sequence[int], new_tokens: int, rounds: int, *, halved: bool
+    checkpoint: Path,
+    dtype: TypeName,
+    shards: int,
+    kinds: Sequence[Kind],
+    batches: Sequence[int],
+    new_tokens: int,
+    rounds: int,
+    *,
+    halved: bool,
 ) -> None:
     async with AsyncExitStack() as stack:
         local = Way("local", await stack.enter_async_context(_engine(checkpoint, dtype)))
         ways = [local]
-        for name, shares_memory in (("shared memory", True), ("gRPC", False)):
-            fleet = stack.enter_context(shard_fleet(checkpoint, shards, dtype=dtype, shares_memory=shares_memory))
-            remote = RemoteExpertSettings(addresses=",".join(fleet.addresses))
-            ways.append(Way(name, await stack.enter_async_context(_engine(checkpoint, dtype, remote))))
+        for kind in kinds:
+            remote = kind.reached(stack.enter_context(kind.fleet(checkpoint, shards, dtype)))
+            ways.append(Way(kind.name, await stack.enter_async_context(_engine(checkpoint, dtype, remote))))
             if halved:
                 in_halves = remote.model_copy(update={"halved_rows": 2})
-                ways.append(
-                    Way(f"{name}, halved", await stack.enter_async_context(_engine(checkpoint, dtype, in_halves)))
-                )
+                engine = await stack.enter_async_context(_engine(checkpoint, dtype, in_halves))
+                ways.append(Way(f"{kind.name}, halved", engine))
         for count in batches:
             for _ in range(rounds):
                 for way in ways:

@@ -2,6 +2,7 @@
 
 python benchmarks/live_sessions.py                               # 10 and 200 sessions for 5 rounds, this machine
 python benchmarks/live_sessions.py --sessions 10 --rounds 10 --piece-ms 20
+python benchmarks/live_sessions.py --gateways 2                  # the sessions dealt out to two processes
 python benchmarks/live_sessions.py --keeps                       # kept in a Redis that ends with the benchmark
 
 The gateway is a process of its own before scripted stages (`scripted_gateway.py`), which answer at once and compute
@@ -47,7 +48,7 @@ _FIRST_AUDIO_MS: Final = 1500.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of the gateway's process, for one session. cpu_ms: in each second; users_share: of a core, of all users."""
+    """Of the gateways' processes, for one session. cpu_ms: in each second; users_share: of a core, of all users."""
 
     cpu_ms: float
     resident_kib: float
@@ -110,19 +111,24 @@ def _heard(processes: list["subprocess.Popen[str]"]) -> list[Heard]:
     return [Heard(**json.loads(text)) for text in told]
 
 
-def run(base_url: str, gateway: int, sessions: int, seconds: float, detection: str, piece_ms: int) -> Cost:
-    model = httpx.get(f"{base_url}/v1/models").json()["data"][0]["id"]
-    told: dict[str, object] = {"base_url": base_url, "model": model, "detection": detection, "piece_ms": piece_ms}
-    _warm(told)
-    before, opening_seconds = Usage.of(gateway), max(ROUND_SECONDS, sessions / _OPENED_A_SECOND)
+def run(gateways: Mapping[str, int], sessions: int, seconds: float, detection: str, piece_ms: int) -> Cost:
+    """gateways: their URLs and processes."""
+    model = httpx.get(f"{next(iter(gateways))}/v1/models").json()["data"][0]["id"]
+    told: dict[str, object] = {"model": model, "detection": detection, "piece_ms": piece_ms}
+    for base_url in gateways:
+        _warm(told | {"base_url": base_url})
+    before, opening_seconds = _used(gateways), max(ROUND_SECONDS, sessions / _OPENED_A_SECOND)
     begin = time.monotonic() + opening_seconds + _SETTLE_SECONDS
     told |= {"counts_from": begin, "counts_to": begin + seconds, "opening_seconds": opening_seconds}
-    counts = [min(_MOST_PLAYED, sessions - first) for first in range(0, sessions, _MOST_PLAYED)]
-    users = [_users(told | {"sessions": count}) for count in counts]
+    users = [
+        _users(told | {"base_url": base_url, "sessions": count})
+        for base_url, share in zip(gateways, _dealt(sessions, len(gateways)), strict=True)
+        for count in _dealt(share, -(-share // _MOST_PLAYED))
+    ]
     time.sleep(begin - time.monotonic())
-    began, first = time.monotonic(), Usage.of(gateway)
+    began, first = time.monotonic(), _used(gateways)
     time.sleep(begin + seconds - time.monotonic())
-    wall, last = time.monotonic() - began, Usage.of(gateway)
+    wall, last = time.monotonic() - began, _used(gateways)
     heard = _heard(users)
     spent = last.cpu_seconds - first.cpu_seconds
     return Cost(
@@ -137,6 +143,16 @@ def run(base_url: str, gateway: int, sessions: int, seconds: float, detection: s
     )
 
 
+def _dealt(sessions: int, hands: int) -> list[int]:
+    """As evenly as can be."""
+    return [sessions * (hand + 1) // hands - sessions * hand // hands for hand in range(hands)]
+
+
+def _used(gateways: Mapping[str, int]) -> Usage:
+    of_each = [Usage.of(process) for process in gateways.values()]
+    return Usage(sum(each.cpu_seconds for each in of_each), sum(each.resident_bytes for each in of_each))
+
+
 def _warm(told: Mapping[str, object]) -> None:
     """What the first session loads is not its own."""
     now = time.monotonic()
@@ -145,7 +161,7 @@ def _warm(told: Mapping[str, object]) -> None:
 
 
 _HEAD: Final = (
-    "| sessions | who hears the end | ms of CPU a session and second | sessions a core | the gateway's core | "
+    "| sessions | who hears the end | ms of CPU a session and second | sessions a core | the gateways' core | "
     "KiB a session | answered | lost | first audio p50 / p95, ms | pieces sent late | users' core |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|"
 )
@@ -156,6 +172,7 @@ def main(
     sessions: Annotated[str, typer.Option(help="At one time; several, separated by commas.")] = "10,200",
     rounds: Annotated[int, typer.Option(help="Measured, after the sessions were opened and two rounds.")] = 5,
     piece_ms: Annotated[int, typer.Option(help="Of sound in each frame of a user.")] = 40,
+    gateways: Annotated[int, typer.Option(min=1, help="Processes, among which sessions are dealt out.")] = 1,
     keeps: Annotated[bool, typer.Option(help="Sessions are kept, in a Redis that ends with this.")] = False,
 ) -> None:
     with ExitStack() as stack:
@@ -166,8 +183,9 @@ def main(
         print(_HEAD, flush=True)
         for count in map(int, sessions.split(",")):
             for detection, name in _NAMES.items():
-                with scripted_gateway(variables) as (base_url, gateway):
-                    cost = run(base_url, gateway, count, rounds * ROUND_SECONDS, detection, piece_ms)
+                with ExitStack() as each:
+                    served = dict(each.enter_context(scripted_gateway(variables)) for _ in range(gateways))
+                    cost = run(served, count, rounds * ROUND_SECONDS, detection, piece_ms)
                 print(f"| {count} | {name} | {cost.row()} |", flush=True)
 
 

@@ -1,6 +1,8 @@
 """A shard in this process, which can be made to die, hang, dawdle or refuse."""
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -37,6 +39,8 @@ class FakeShard:
         # A call of more pairs is refused.
         self.most_pairs: int | None = None
         self.is_draining = False
+        # Takes so long to tell of itself, and for a link.
+        self.dawdles_seconds = 0.0
         # Calls that it has answered.
         self.calls: list[ExpertCall] = []
         # Goes up when it is started anew.
@@ -126,10 +130,15 @@ class FakeNetwork:
     async def addresses(self) -> list[str]:
         return [name for name in self._shards if name not in self.unlisted]
 
-    async def describe(self, address: str, *, timeout_seconds: float) -> ShardDescription:  # noqa: ARG002
-        return self._shards[address].describe()
+    async def describe(self, address: str, *, timeout_seconds: float) -> ShardDescription:
+        told = self._shards[address].describe()
+        await asyncio.sleep(min(self._shards[address].dawdles_seconds, timeout_seconds))
+        if self._shards[address].dawdles_seconds > timeout_seconds:
+            raise DeadlineExceeded(f"{address} took longer than {timeout_seconds:g} s.")
+        return told
 
     def link(self, shard: ShardDescription) -> FakeLink:
+        time.sleep(self._shards[shard.address].dawdles_seconds)
         opened = self._shards[shard.address].link()
         self.links.append(opened)
         return opened

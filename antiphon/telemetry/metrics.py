@@ -52,46 +52,31 @@ class Metrics:
         self.realtime_turn_latency = self._seconds(
             names.METRIC_REALTIME_TURN_LATENCY, "From the end of a user's speech until the first sound of its answer."
         )
-        self.realtime_sessions = Gauge(names.METRIC_REALTIME_SESSIONS, "Live sessions now.", registry=self.registry)
-        self._media = Counter(names.METRIC_MEDIA, "Media by how their rows came.", ("rows",), registry=self.registry)
-        self.turns_active = Gauge(names.METRIC_TURNS_ACTIVE, "Turns being answered now.", registry=self.registry)
-        self.turns_most = Gauge(names.METRIC_TURNS_MOST, "Turns that are let in at once now.", registry=self.registry)
-        self._requests = Counter(
-            names.METRIC_REQUESTS, "Calls by stage and status.", ("stage", "status"), registry=self.registry
+        self.realtime_sessions = self._gauge(names.METRIC_REALTIME_SESSIONS, "Live sessions now.")
+        self.turns_active = self._gauge(names.METRIC_TURNS_ACTIVE, "Turns being answered now.")
+        self.turns_most = self._gauge(names.METRIC_TURNS_MOST, "Turns that are let in at once now.")
+        self._media = self._counter(names.METRIC_MEDIA, "Media by how their rows came.", "rows")
+        self._requests = self._counter(names.METRIC_REQUESTS, "Calls by stage and status.", "stage", "status")
+        self._tokens = self._counter(names.METRIC_TOKENS, "Tokens by direction and modality.", "direction", "modality")
+        self._cached_tokens = self._counter(
+            names.METRIC_CACHED_TOKENS, "Prompt tokens that were computed for an earlier request."
         )
-        self._tokens = Counter(
-            names.METRIC_TOKENS, "Tokens by direction and modality.", ("direction", "modality"), registry=self.registry
+        self._failovers = self._counter(
+            names.METRIC_FAILOVERS, "Calls that another replica went on with in the middle of their answer.", "stage"
         )
-        self._cached_tokens = Counter(
-            names.METRIC_CACHED_TOKENS,
-            "Prompt tokens that were computed for an earlier request.",
-            registry=self.registry,
-        )
-        self._failovers = Counter(
-            names.METRIC_FAILOVERS,
-            "Calls that another replica went on with in the middle of their answer.",
-            ("stage",),
-            registry=self.registry,
-        )
-        self.cut_journals = Counter(
+        self.cut_journals = self._counter(
             names.METRIC_CUT_JOURNALS,
             "Turns that went on while their journal did not: they cannot go on elsewhere, or only from where it ends.",
-            registry=self.registry,
         )
-        self.tenants = TenantMetrics(self.registry)
-        self._speculative_turns = Counter(
+        self._speculative_turns = self._counter(
             names.METRIC_SPECULATIVE_TURNS,
             "Answers begun when a user paused, by whether they became responses.",
-            ("outcome",),
-            registry=self.registry,
+            "outcome",
         )
-        self._preparations = Counter(
-            names.METRIC_PREPARATIONS,
-            "Prompts computed as far as they were known, by how that ended.",
-            ("outcome",),
-            registry=self.registry,
+        self._preparations = self._counter(
+            names.METRIC_PREPARATIONS, "Prompts computed as far as they were known, by how that ended.", "outcome"
         )
-        self.pages = PageMetrics()
+        self.tenants, self.pages = TenantMetrics(self.registry), PageMetrics()
         self.registry.register(self.pages)
 
     @cached_property
@@ -143,6 +128,12 @@ class Metrics:
 
     def _seconds(self, name: str, help_text: str, *labels: str) -> Histogram:
         return Histogram(name, help_text, labels, buckets=_SECONDS, registry=self.registry)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str) -> Gauge:
+        return Gauge(name, help_text, registry=self.registry)
 
 
 @cache

@@ -89,10 +89,10 @@ class Attempts(Generic[RequestT, ResponseT]):
         """What is new of what one replica answers."""
         attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: self._method.full_name}
         vigil = Vigil(self._method.stage, self._resumption.owes, self._loss_of(address), self._limits.stall_seconds)
-        channel, requests = self._around.channels.to(address), self._requests.read()
-        with tracing.detached_span(self._method.full_name, attributes, kind=SpanKind.CLIENT) as span:
+        span_kept = tracing.detached_span(self._method.full_name, attributes, kind=SpanKind.CLIENT)
+        with self._around.channels.to(address) as channel, span_kept as span:
             terms = calls.Terms(self._deadline, self._limits.connect_seconds, span, vigil)
-            async with aclosing(calls.stream(channel, self._method, requests, terms)) as responses:
+            async with aclosing(calls.stream(channel, self._method, self._requests.read(), terms)) as responses:
                 async for response in responses:
                     self._note(response, address)
                     new = self._resumption.news(response)

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +25,8 @@ class ChannelLimits:
     # Pings find a peer that vanished without closing; a server must allow them this often.
     keepalive_every_ms: int = 20_000
     keepalive_timeout_ms: int = 3_000
+    # One that nobody uses is closed after so long; until then it goes on trying to reach a peer that is gone.
+    unused_seconds: float = 60.0
 
     def options(self) -> list[tuple[str, int | str]]:
         return [
@@ -40,17 +45,50 @@ class ChannelLimits:
 
 
 class Channels:
-    def __init__(self, limits: ChannelLimits | None = None) -> None:
-        self._options = (limits or ChannelLimits()).options()
-        self._open: dict[str, grpc.aio.Channel] = {}
+    """Addresses come and go for as long as a process lives: a channel that nobody has used for a while is closed."""
 
-    def to(self, address: str) -> grpc.aio.Channel:
-        channel = self._open.get(address)
-        if channel is None:
-            channel = self._open[address] = grpc.aio.insecure_channel(address, options=self._options)
-        return channel
+    def __init__(self, limits: ChannelLimits | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._now = limits or ChannelLimits(), now
+        # In the order of their last use.
+        self._open: dict[str, _Used] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @contextmanager
+    def to(self, address: str) -> Iterator[grpc.aio.Channel]:
+        """Until the block is left the channel stays open. Call it on the loop that closes it."""
+        used = self._open.pop(address, None) or _Used(self._opened(address))
+        self._open[address] = used
+        used.users += 1
+        try:
+            yield used.channel
+        finally:
+            used.users -= 1
+            used.last_seconds = self._now()
+            self._close_unused()
 
     async def close(self) -> None:
         """Cancels the calls that are still open."""
-        channels, self._open = list(self._open.values()), {}
-        await asyncio.gather(*(channel.close(None) for channel in channels))
+        used, self._open = list(self._open.values()), {}
+        await asyncio.gather(*(each.channel.close(None) for each in used), *self._closing)
+
+    def _opened(self, address: str) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(address, options=self._limits.options())
+
+    def _close_unused(self) -> None:
+        oldest = self._now() - self._limits.unused_seconds
+        for address, used in list(self._open.items()):
+            if used.last_seconds >= oldest:
+                return
+            if not used.users:
+                del self._open[address]
+                closing = asyncio.create_task(used.channel.close(None), name=f"closing the channel to {address}")
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+
+
+@dataclass(slots=True)
+class _Used:
+    channel: grpc.aio.Channel
+    users: int = 0
+    # When it was used last; while somebody uses it, when somebody before did.
+    last_seconds: float = 0.0

@@ -35,10 +35,11 @@ async def answers(channels: Channels, address: str, *, timeout_seconds: float) -
 
 
 async def _ask(channels: Channels, address: str, service: str, timeout_seconds: float) -> Any:
-    check: Any = channels.to(address).unary_unary(
-        _CHECK, health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString
-    )
-    return await check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_seconds)
+    with channels.to(address) as channel:
+        check: Any = channel.unary_unary(
+            _CHECK, health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString
+        )
+        return await check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_seconds)
 
 
 async def serving_stages(

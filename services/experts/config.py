@@ -41,6 +41,9 @@ class ExpertsSettings(BaseSettings):
     pairs_per_call: int = Field(32_768, gt=0)
     # That one link may ask to be mapped.
     shared_memory_mb: int = Field(1024, gt=0)
+    # After each call a trunk of this host is awaited awake for so long, which spares it the shard's waking and takes a
+    # core; for shards with a core to themselves.
+    awake_microseconds: float = Field(0.0, ge=0, le=1e6)
     # Experts that are given up linger for so long: trunks that have not heard of it yet still call them here.
     linger_seconds: float = Field(2.0, ge=0)
     # What a trunk reported of its routing is forgotten after this.

@@ -29,6 +29,8 @@ class PlacementKeeper:
         """shard_id: of the shard in this process. chance: from 0 to 1."""
         self._shard_id, self._model, self._desk, self._settings, self._now = shard_id, model, desk, settings, now
         self._chance, self._yields_until = chance, float("-inf")
+        # Of one that comes before this shard, as long as it answers: nobody else has to be asked then.
+        self._predecessor: str | None = None
         # While this keeper is the one that rules.
         self.reign: Reign | None = None
 
@@ -43,7 +45,7 @@ class PlacementKeeper:
 
     async def look(self) -> None:
         addresses = sorted(set(await self._desk.addresses()))
-        if not await self._is_first(addresses) or self._now() < self._yields_until:
+        if self._now() < self._yields_until or not await self._is_first(addresses):
             self.reign = None
             return
         if self.reign is None:
@@ -63,9 +65,19 @@ class PlacementKeeper:
     async def _is_first(self, addresses: Sequence[str]) -> bool:
         """Of those that answer, stay, and have experts of this model. By what they tell: an address may be another one
         for each who looks it up."""
+        known = self._predecessor
+        if known is not None and known in addresses and self._precedes(await self._ask(known)):
+            return False
         shards = [each for each in await asyncio.gather(*map(self._ask, addresses)) if each is not None]
-        staying = [each.shard_id for each in shards if not each.is_draining and each.model == self._model]
-        return bool(staying) and min(staying) == self._shard_id
+        staying = [each for each in shards if not each.is_draining and each.model == self._model]
+        first = min(staying, key=lambda each: each.shard_id, default=None)
+        self._predecessor = first.address if first is not None and self._precedes(first) else None
+        return first is not None and first.shard_id == self._shard_id
+
+    def _precedes(self, shard: ShardDescription | None) -> bool:
+        if shard is None or shard.is_draining or shard.model != self._model:
+            return False
+        return shard.shard_id < self._shard_id
 
     async def _ask(self, address: str) -> ShardDescription | None:
         try:

@@ -26,8 +26,11 @@ class FakeHolder:
         self.most_loading = 0
         self.most_held = len(self.held)
         self.loads = 0
+        # How often it was asked what it has.
+        self.asked = 0
 
     def describe(self, address: str, *, with_loads: bool) -> ShardDescription:
+        self.asked += 1
         return ShardDescription(
             address=address,
             shard_id=self.shard_id,

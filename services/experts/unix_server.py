@@ -26,7 +26,7 @@ from antiphon.v1.expert_service_pb2 import (
     SharedResult,
 )
 from antiphon.wire.expert_links import refusals, shared_memory
-from antiphon.wire.expert_links.unix_link import MAX_PACKET_BYTES, set_receive_timeout
+from antiphon.wire.expert_links.packets import MAX_PACKET_BYTES, awaited_awake, set_receive_timeout
 from services.experts.engine import ExpertsEngine
 from services.experts.requests import CallReader
 
@@ -147,18 +147,23 @@ class _Conversation:
     def __init__(self, engine: ExpertsEngine, opened: socket.socket, memory: Tensor) -> None:
         self._engine, self._socket = engine, opened
         self._reader = CallReader(engine.model, engine.settings)
+        self._awake_seconds = engine.settings.awake_microseconds / 1e6
         self._memory = self._reader.shared(memory)
         self._sequence = 0
         self._response = ComputeResponse(shared=SharedResult())
 
     def run(self) -> None:
         """Until the trunk goes, the shard stops, or the trunk says what nobody who is well says."""
-        while packet := self._socket.recv(MAX_PACKET_BYTES):
+        while packet := self._next():
             arrived = time.monotonic()
             response = self._answer(packet, arrived)
             self._socket.send(response.SerializeToString())
             if response.refusal.reason == ComputeRefusal.REASON_INVALID:
                 return
+
+    def _next(self) -> bytes:
+        packet = awaited_awake(self._socket, self._awake_seconds)
+        return self._socket.recv(MAX_PACKET_BYTES) if packet is None else packet
 
     def _answer(self, packet: bytes, arrived: float) -> ComputeResponse:
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import httpx
@@ -36,12 +37,37 @@ from services.gateway.realtime.app_routes import RealtimeParts, add_realtime_rou
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.request_body import BodyRoom
 from services.gateway.request_span import RequestSpan
-from services.gateway.served_model import read_served_model
+from services.gateway.served_model import ServedModel, read_served_model
 from services.gateway.tenants import Identified
 from services.gateway.tenants_usage import usage_router
 from services.gateway.turn import Conductor
 from services.gateway.turn_gate import TurnGate
 from services.gateway.turn_messages import TurnLimits
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What routes are made of, each made once."""
+
+    settings: GatewaySettings
+    live: RealtimeSettings
+    kept: SessionSettings
+    model: ServedModel
+    sessions: Sessions
+    admission: Admission
+    gate: TurnGate
+    readiness: ReadinessCheck
+    conductor: Conductor
+    media: MediaSource
+    bodies: BodyRoom
+    metrics: Metrics
+    # Answers and live sessions can go on at another gateway.
+    keeps_answers: bool
+    keeps_sessions: bool
+
+    @property
+    def journals(self) -> AnswerJournals | None:
+        return AnswerJournals.of(self.sessions, self.kept) if self.keeps_answers else None
 
 
 def create_app(
@@ -56,16 +82,71 @@ def create_app(
     """`stages` and `storage` belong to the caller, who closes them; without a storage all state is in this process.
     `tenancy` is made of them and of ANTIPHON_ variables where it is not given. `experts`: for administrators to see.
     Closing `app.state.gate` begins its end."""
-    metrics = metrics or process_metrics()
     media_client = httpx.AsyncClient(follow_redirects=False)
+    tenancy = tenancy or open_tenancy(storage, TenancySettings())
+    parts = _parts(settings, stages, probe, metrics or process_metrics(), storage, tenancy, media_client)
+    app = _application(parts.admission, media_client)
+    app.state.gate, app.state.readiness, app.state.admission = parts.gate, parts.readiness, parts.admission
+    app.state.sessions, app.state.journals = parts.sessions, parts.journals
+    app.state.live_sessions = parts.sessions if parts.keeps_sessions else None
+    install_handlers(app)
+    app.add_middleware(Idempotency, replies=tenancy.replies, answer_bytes=tenancy.settings.idempotent_answer_bytes)
+    app.add_middleware(Identified, admission=parts.admission)
+    app.add_middleware(RequestSpan, metrics=parts.metrics)
+    _add_chat_routes(app, parts)
+    _add_spoken_routes(app, parts)
+    _add_operators_routes(app, parts, experts)
+    app.openapi = openapi.published(app)  # type: ignore[method-assign]
+    return app
 
+
+def _parts(
+    settings: GatewaySettings,
+    stages: Stages,
+    probe: StageProbe,
+    metrics: Metrics,
+    storage: Storage | None,
+    tenancy: Tenancy,
+    media_client: httpx.AsyncClient,
+) -> _Parts:
+    model, live, kept = read_served_model(settings), RealtimeSettings(), SessionSettings()
+    gate = TurnGate(settings, metrics)
+    is_shared = storage is not None
+    return _Parts(
+        settings=settings,
+        live=live,
+        kept=kept,
+        model=model,
+        sessions=open_sessions(storage, kept),
+        admission=Admission(tenancy, (model.model_id, *model.aliases), metrics),
+        gate=gate,
+        readiness=ReadinessCheck(probe, gate, storage),
+        conductor=Conductor(stages, PromptBuilder(settings.checkpoint), _limits(settings, model), settings),
+        media=MediaSource(settings, media_client),
+        bodies=BodyRoom(settings),
+        metrics=metrics,
+        keeps_answers=is_shared if settings.journals_answers is None else settings.journals_answers,
+        keeps_sessions=is_shared if live.keeps_sessions is None else live.keeps_sessions,
+    )
+
+
+def _limits(settings: GatewaySettings, model: ServedModel) -> TurnLimits:
+    return TurnLimits(
+        context_tokens=model.context_tokens,
+        talker_context_rows=model.talker_context_rows,
+        default_answer_tokens=settings.default_answer_tokens,
+        media_seconds=settings.media_seconds,
+    )
+
+
+def _application(admission: Admission, media_client: httpx.AsyncClient) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with media_client:
             yield
-            await app.state.admission.close()
+            await admission.close()
 
-    app = FastAPI(
+    return FastAPI(
         title="Antiphon",
         version=version("antiphon"),
         docs_url=None,
@@ -81,55 +162,18 @@ def create_app(
             "auto_configure": False,
         },
     )
-    app.state.gate = TurnGate(settings, metrics)
-    app.state.readiness = ReadinessCheck(probe, app.state.gate, storage)
-    kept = SessionSettings()
-    app.state.sessions = open_sessions(storage, kept)
-    journals = storage is not None if settings.journals_answers is None else settings.journals_answers
-    app.state.journals = AnswerJournals.of(app.state.sessions, kept) if journals else None
-    model = read_served_model(settings)
-    tenancy = tenancy or open_tenancy(storage, TenancySettings())
-    app.state.admission = Admission(tenancy, (model.model_id, *model.aliases), metrics)
-    install_handlers(app)
-    app.add_middleware(Idempotency, replies=tenancy.replies, answer_bytes=tenancy.settings.idempotent_answer_bytes)
-    app.add_middleware(Identified, admission=app.state.admission)
-    app.add_middleware(RequestSpan, metrics=metrics)
-    live = RealtimeSettings()
-    keeps = storage is not None if live.keeps_sessions is None else live.keeps_sessions
-    app.state.live_sessions = app.state.sessions if keeps else None
-    _add_routes(app, settings, live, stages, media_client, metrics)
-    app.include_router(experts_router(experts), responses=openapi.ADMIN_REFUSALS)
-    app.openapi = openapi.published(app)  # type: ignore[method-assign]
-    return app
 
 
-def _add_routes(
-    app: FastAPI,
-    settings: GatewaySettings,
-    live: RealtimeSettings,
-    stages: Stages,
-    media_client: httpx.AsyncClient,
-    metrics: Metrics,
-) -> None:
-    model = read_served_model(settings)
-    sessions: Sessions = app.state.sessions
-    limits = TurnLimits(
-        context_tokens=model.context_tokens,
-        talker_context_rows=model.talker_context_rows,
-        default_answer_tokens=settings.default_answer_tokens,
-        media_seconds=settings.media_seconds,
-    )
-    media, bodies = MediaSource(settings, media_client), BodyRoom(settings)
-    conductor = Conductor(stages, PromptBuilder(settings.checkpoint), limits, settings)
-    streams = ChatStreams(settings, conductor, sessions.transcripts, app.state.gate, app.state.journals)
+def _add_chat_routes(app: FastAPI, parts: _Parts) -> None:
+    streams = ChatStreams(parts.settings, parts.conductor, parts.sessions.transcripts, parts.gate, app.state.journals)
     chat = ChatRoute(
-        settings=settings,
-        model=model,
+        settings=parts.settings,
+        model=parts.model,
         streams=streams,
-        media=MediaSource(settings, media_client),
-        admission=app.state.admission,
-        bodies=bodies,
-        metrics=metrics,
+        media=parts.media,
+        admission=parts.admission,
+        bodies=parts.bodies,
+        metrics=parts.metrics,
     )
     app.add_api_route(
         CHAT_PATH,
@@ -142,20 +186,36 @@ def _add_routes(
     )
     app.add_api_route(
         EVENTS_PATH,
-        ResumptionRoute(model, streams, app.state.admission, bodies, metrics).go_on,
+        ResumptionRoute(parts.model, streams, parts.admission, parts.bodies, parts.metrics).go_on,
         methods=["GET"],
         summary="Go on with a streamed answer from the last event that came",
         response_model=None,
         responses=openapi.EVENTS_RESPONSES,
     )
-    turns = TurnOpener(conductor, app.state.gate, app.state.admission)
-    parts = RealtimeParts(settings, model, turns, media, bodies, metrics, app.state.live_sessions, SessionSettings())
-    add_realtime_routes(app, parts, live)
-    door = TurnDoor(app.state.gate, app.state.admission, bodies, metrics)
-    add_audio_routes(app, settings, model, conductor, door)
-    app.include_router(models_router(model), responses=openapi.TENANT_REFUSALS | openapi.NOT_FOUND)
-    tenancy: Tenancy = app.state.admission.tenancy
+
+
+def _add_spoken_routes(app: FastAPI, parts: _Parts) -> None:
+    turns = TurnOpener(parts.conductor, parts.gate, parts.admission)
+    live = RealtimeParts(
+        parts.settings,
+        parts.model,
+        turns,
+        parts.media,
+        parts.bodies,
+        parts.metrics,
+        app.state.live_sessions,
+        parts.kept,
+    )
+    add_realtime_routes(app, live, parts.live)
+    door = TurnDoor(parts.gate, parts.admission, parts.bodies, parts.metrics)
+    add_audio_routes(app, parts.settings, parts.model, parts.conductor, door)
+
+
+def _add_operators_routes(app: FastAPI, parts: _Parts, experts: ReadExperts) -> None:
+    tenancy = parts.admission.tenancy
     usage = usage_router(tenancy.usage, tenancy.settings.usage_read_records)
+    app.include_router(models_router(parts.model), responses=openapi.TENANT_REFUSALS | openapi.NOT_FOUND)
     app.include_router(usage, responses=openapi.ADMIN_REFUSALS)
     app.include_router(admin_router(tenancy), responses=openapi.ADMIN_REFUSALS)
-    app.include_router(health_router(app.state.readiness, metrics))
+    app.include_router(health_router(parts.readiness, parts.metrics))
+    app.include_router(experts_router(experts), responses=openapi.ADMIN_REFUSALS)

@@ -54,6 +54,8 @@ class RemoteExpertSettings(BaseSettings):
     # Steps of as many rows are computed in two halves, so that one is at the experts while the other is at the trunk.
     # Unset: none is.
     halved_rows: int | None = Field(None, ge=2)
+    # Answers through shared memory are awaited awake for so long, which spares a waking and takes a core.
+    awake_microseconds: float = Field(0.0, ge=0, le=1e6)
     # One in so many steps tells every call in the trace of one of its requests; 0: none does.
     traced_steps: int = Field(100, ge=0)
 

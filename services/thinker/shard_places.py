@@ -35,7 +35,8 @@ def shard_places(settings: ThinkerSettings, addresses: ShardAddresses | None = N
             "ANTIPHON_DIRECTORY_EXPERTS, as host:port[,host:port...]; it is empty."
         )
     rows = settings.rows_per_step
-    limits = LinkLimits(rows=rows, pairs=rows * text.experts_per_token)
+    pairs, awake_seconds = rows * text.experts_per_token, remote.awake_microseconds / 1e6
+    limits = LinkLimits(rows=rows, pairs=pairs, awake_seconds=awake_seconds)
     channels, host_id = Channels(), remote.host_id or this_host()
     client = ExpertsClient(channels, limits, host_id=host_id)
     return ShardPlaces(client, addresses or NamedShards(remote.addresses.split(",")), host_id, channels.close)

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from antiphon.errors import AntiphonError
@@ -12,6 +13,7 @@ from antiphon.experts.calls import ShardLink
 from antiphon.experts.known_addresses import KnownAddresses
 from antiphon.experts.table import ExpertKey, ShardDescription, TrunkRouting
 from antiphon.telemetry.metrics import process_metrics
+from services.thinker.open_questions import OpenQuestions
 from services.thinker.shard_roster import Described, LinkedShard, ShardRoster
 from services.thinker.trunk_turns import LANES
 
@@ -23,6 +25,8 @@ ShardAddresses = Callable[[], Awaitable[Sequence[str]]]
 # Between two looks while an expert has no copy, for which steps may be waiting.
 _HURRY_SECONDS: Final = 0.1
 _SAY_EVERY_SECONDS: Final = 10.0
+# What came by then goes into the next table, whoever is still silent.
+_TABLE_SECONDS: Final = 0.1
 
 
 class ShardNetwork(Protocol):
@@ -55,6 +59,8 @@ class ShardWatch:
         self._look_now = asyncio.Event()
         self._looked = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+        self._questions: OpenQuestions[str, ShardDescription | None] = OpenQuestions("asking", self._look_now.set)
+        self._linking: OpenQuestions[str, LinkedShard | None] = OpenQuestions("linking", self._look_now.set)
         self._refused: set[str] = set()
         self._said: Sequence[ExpertKey] = ()
 
@@ -76,6 +82,10 @@ class ShardWatch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._questions.close()
+        for linked in await self._linking.close():
+            if linked is not None:
+                linked.close()
         self._roster.close()
 
     @property
@@ -105,7 +115,8 @@ class ShardWatch:
 
     async def _look(self) -> None:
         addresses = self._known.to_ask(await self._addresses(), time.monotonic())
-        answers = await asyncio.gather(*map(self._ask, addresses))
+        questions = {address: partial(self._ask, address) for address in addresses}
+        answers = (await self._questions.within(questions, _TABLE_SECONDS)).values()
         now = time.monotonic()
         for answer in answers:
             if answer is not None:
@@ -131,19 +142,25 @@ class ShardWatch:
         """Those that are linked already, and those that can be now: who answers, and is not on probation, unless an
         expert would have no copy without it."""
         known = {shard.shard_id: shard for shard in self._roster.live.shards}
-        linked: list[Described] = []
-        others: list[ShardDescription] = []
         # A shard of several addresses is one.
-        for description in {description.shard_id: description for description, _ in self._told.values()}.values():
-            if description.shard_id in known:
-                linked.append((description, known[description.shard_id]))
-            elif description.shard_id in fresh and self._fits(description):
-                others.append(description)
+        told = {description.shard_id: description for description, _ in self._told.values()}
+        linked = [(description, known[shard_id]) for shard_id, description in told.items() if shard_id in known]
+        unlinked = [description for shard_id, description in told.items() if shard_id not in known]
+        others = [each for each in unlinked if each.shard_id in fresh and self._fits(each)]
         avoided = self._roster.on_probation()
         held = frozenset[ExpertKey]().union(*(each.held for each, _ in linked))
         held = held.union(*(each.held for each in others if each.shard_id not in avoided))
         welcome = [each for each in others if each.shard_id not in avoided or not each.held <= held]
-        return linked + [each for each in await asyncio.gather(*map(self._link, welcome)) if each is not None]
+        links = {each.shard_id: partial(self._link, each) for each in welcome}
+        opened = await self._linking.within(links, _TABLE_SECONDS)
+        return linked + self._described([each for each in opened.values() if each is not None], told)
+
+    def _described(self, opened: Sequence[LinkedShard], told: Mapping[str, ShardDescription]) -> list[Described]:
+        """Those that were not forgotten while they were linked."""
+        for each in opened:
+            if each.shard_id not in told:
+                each.close()
+        return [(told[each.shard_id], each) for each in opened if each.shard_id in told]
 
     def _fits(self, description: ShardDescription) -> bool:
         if description.model == self._roster.model:
@@ -159,7 +176,7 @@ class ShardWatch:
             )
         return False
 
-    async def _link(self, description: ShardDescription) -> Described | None:
+    async def _link(self, description: ShardDescription) -> LinkedShard | None:
         links: list[ShardLink] = []
         try:
             for _ in range(LANES):
@@ -169,7 +186,7 @@ class ShardWatch:
             for link in links:
                 link.close()
             return None
-        return description, LinkedShard(description.shard_id, description.address, tuple(links))
+        return LinkedShard(description.shard_id, description.address, tuple(links))
 
     def _say(self, missing: Sequence[ExpertKey]) -> None:
         if missing:

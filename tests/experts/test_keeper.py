@@ -27,6 +27,19 @@ async def test_only_the_least_of_those_that_answer_rules() -> None:
     assert fleet.ruling() == ["shard1"]
 
 
+async def test_who_does_not_rule_asks_one_that_comes_before_it_and_not_all() -> None:
+    fleet = KeptFleet()
+    spread(fleet, 9)
+    await fleet.pass_seconds(3)
+    before = sum(shard.asked for shard in fleet.shards.values())
+    await fleet.pass_seconds(10)
+    each_second = (sum(shard.asked for shard in fleet.shards.values()) - before) / 10
+    assert each_second <= 8 + 2 * 9, "eight ask one; who rules asks all, whether it is the first and what they hold"
+    fleet.kill("shard0")
+    await fleet.pass_second()
+    assert fleet.ruling() == ["shard1"]
+
+
 async def test_shards_of_another_model_neither_rule_nor_are_ruled() -> None:
     fleet = KeptFleet()
     other = fleet.start("a")

@@ -21,7 +21,7 @@ from antiphon.experts.table import ShardDescription, TrunkRouting
 from antiphon.telemetry.metrics import process_metrics
 from antiphon.v1.expert_service_pb2 import ComputeRequest, ExpertRows, ReportRequest, TenantRouting
 from antiphon.v1.expert_service_pb2 import TrunkRouting as RoutingMessage
-from antiphon.wire import arrays
+from antiphon.wire import arrays, errors
 from antiphon.wire.channels import Channels
 from antiphon.wire.expert_links import methods
 from antiphon.wire.expert_links.client import ExpertsClient
@@ -328,14 +328,12 @@ async def test_a_malformed_call_over_grpc_is_refused(shard: RunningShard, name: 
     rows = ExpertRows(**{key: changes.get(key, value) for key, value in tensors.items()})  # type: ignore[arg-type]
     request = ComputeRequest(inline=rows, **{key: changes.get(key, value) for key, value in fields.items()})  # type: ignore[arg-type]
     channels = Channels()
-    call = channels.to(shard.address).stream_stream(
-        methods.COMPUTE.path, methods.COMPUTE.encode_request, methods.COMPUTE.decode_response
-    )(iter([request]))
-    from antiphon.wire import errors
-
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        async for _ in call:
-            pass
+    compute = methods.COMPUTE
+    with channels.to(shard.address) as channel:
+        call = channel.stream_stream(compute.path, compute.encode_request, compute.decode_response)(iter([request]))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            async for _ in call:
+                pass
     error = errors.from_rpc_error(refused.value, called="experts")
     assert isinstance(error, kind)
     assert sentence in error.message

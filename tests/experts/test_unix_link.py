@@ -30,13 +30,15 @@ from antiphon.v1.expert_service_pb2 import (
 from antiphon.v1.tensor_pb2 import DATA_TYPE_BFLOAT16, DATA_TYPE_FLOAT32
 from antiphon.wire.expert_links import shared_memory
 from antiphon.wire.expert_links.limits import LinkLimits
-from antiphon.wire.expert_links.unix_link import MAX_PACKET_BYTES, UnixLink, open_unix_link
+from antiphon.wire.expert_links.packets import MAX_PACKET_BYTES
+from antiphon.wire.expert_links.unix_link import UnixLink, open_unix_link
 from services.experts.config import ExpertsSettings
 from services.experts.engine import ExpertsEngine
 from services.experts.unix_server import UnixServer
 from tests.experts.running_shards import ANSWER_SECONDS, LocalLayers, Routed
 
 LIMITS = LinkLimits(rows=64, pairs=256)
+AWAKE = LinkLimits(rows=64, pairs=256, awake_seconds=0.05)
 MEMORY_BYTES = 1 << 20
 
 
@@ -90,6 +92,35 @@ def test_links_are_reused_call_after_call(shard: UnixServer, local: LocalLayers)
     with closing(linked(shard, local)) as link:
         assert all(answers(link, local, rows) for rows in (1, 64, 3, 5))
         assert link.timings.computed_microseconds > 0
+
+
+def test_who_waits_awake_gets_the_same_and_falls_asleep_over_a_long_wait(
+    nano: Path, tmp_path: Path, local: LocalLayers
+) -> None:
+    with (
+        listening(nano, tmp_path, awake_microseconds=50_000) as server,
+        closing(open_unix_link(str(server.path), server.shard_id, local.model, AWAKE)) as link,
+    ):
+        assert all(answers(link, local, rows) for rows in (1, 64, 3, 5))
+        time.sleep(0.15)
+        used = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - used < 0.15, "the shard's thread sleeps when nobody has called for a while"
+        with server.engine.turn(time.monotonic() + ANSWER_SECONDS):
+            link.send(a_call(local), timeout_seconds=0.2)
+            began = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                link.receive()
+            assert time.monotonic() - began > 0.15
+
+
+def test_who_waits_awake_notices_at_once_that_the_other_is_gone(nano: Path, tmp_path: Path, local: LocalLayers) -> None:
+    with listening(nano, tmp_path, awake_microseconds=1e6) as server:
+        link = open_unix_link(str(server.path), server.shard_id, local.model, LinkLimits(64, 256, awake_seconds=1.0))
+        assert answers(link, local)
+        server.close()
+        with pytest.raises(Unavailable):
+            asks(link, a_call(local))
 
 
 def test_many_trunks_at_once_get_their_own_rows(shard: UnixServer, local: LocalLayers) -> None:

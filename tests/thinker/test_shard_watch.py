@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,10 +32,10 @@ def fakes(count: int, copies: int = 1) -> list[FakeShard]:
 
 @asynccontextmanager
 async def watching(
-    shards: Sequence[FakeShard], *, probation_seconds: float = 0.05
+    shards: Sequence[FakeShard], *, probation_seconds: float = 0.05, limits: WatchLimits = _LIMITS
 ) -> AsyncIterator[tuple[ShardRoster, FakeNetwork]]:
     roster, network = ShardRoster(_MODEL, "here", probation_seconds=probation_seconds), FakeNetwork(shards)
-    watch = ShardWatch(roster, network, network.addresses, _LIMITS)
+    watch = ShardWatch(roster, network, network.addresses, limits)
     async with asyncio.timeout(20):
         await watch.start()
         try:
@@ -157,6 +158,38 @@ async def test_a_shard_that_hangs_is_not_called_again_before_it_answers() -> Non
         shards[0].recover()
 
         await until(lambda: len(called(roster)) == 2)
+
+
+async def test_one_that_dawdles_keeps_no_other_from_the_next_table() -> None:
+    shards = fakes(3, 2)
+    async with watching(shards) as (roster, _):
+        shards[0].dawdles_seconds = 0.6
+        shards[1].restart()
+        began = time.monotonic()
+
+        await until(lambda: "shard1/1" in called(roster))
+
+        assert time.monotonic() - began < 0.5, "a link of two lanes, once it was asked"
+
+
+async def test_one_that_dawdles_is_called_all_the_same() -> None:
+    shards = fakes(2)
+    shards[0].dawdles_seconds = 0.15
+    async with watching(shards, limits=replace(_LIMITS, forget_seconds=2.0)) as (roster, network):
+        await asyncio.sleep(0.6)
+
+        assert called(roster) == {"shard0/0", "shard1/0"}
+        assert len(network.links) == 4, "it was linked once"
+
+
+async def test_a_link_that_opens_while_the_watch_ends_is_closed() -> None:
+    shards = fakes(2, 2)
+    async with watching(shards) as (roster, network):
+        shards[0].restart()
+        shards[0].dawdles_seconds = 0.15
+        await until(lambda: called(roster) == {"shard1/0"})
+        await asyncio.sleep(0.2)
+    assert all(link.is_closed for link in network.links)
 
 
 async def test_what_a_lane_calls_is_not_closed_under_it() -> None:

@@ -65,11 +65,10 @@ class ExpertsClient:
     async def _ask(
         self, question: Question[RequestT, ResponseT], address: str, request: RequestT, timeout_seconds: float
     ) -> ResponseT:
-        call: Any = self._channels.to(address).unary_unary(
-            question.path, question.encode_request, question.decode_response
-        )
         try:
-            response: ResponseT = await call(request, timeout=timeout_seconds)
+            with self._channels.to(address) as channel:
+                call: Any = channel.unary_unary(question.path, question.encode_request, question.decode_response)
+                response: ResponseT = await call(request, timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
             # Who asks, asks again and again, also those that are gone, and says himself what that means.
             raise errors.from_rpc_error(error, called="experts", level=logging.DEBUG) from error

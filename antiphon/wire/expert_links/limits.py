@@ -10,3 +10,5 @@ class LinkLimits:
     pairs: int = 32_768
     # To reach the shard and be let in.
     open_seconds: float = 2.0
+    # An answer through shared memory is awaited awake for so long before its thread sleeps.
+    awake_seconds: float = 0.0

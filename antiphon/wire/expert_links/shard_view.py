@@ -35,11 +35,11 @@ class ShardView:
         return await asyncio.to_thread(overview, [each for each in answers if each is not None], silent)
 
     async def _described(self, address: str) -> ShardDescription | None:
-        question: Any = self.channels.to(address).unary_unary(
-            methods.DESCRIBE.path, methods.DESCRIBE.encode_request, methods.DESCRIBE.decode_response
-        )
+        describe = methods.DESCRIBE
         try:
-            told = await question(DescribeRequest(with_loads=True), timeout=self.answer_seconds)
+            with self.channels.to(address) as channel:
+                ask: Any = channel.unary_unary(describe.path, describe.encode_request, describe.decode_response)
+                told = await ask(DescribeRequest(with_loads=True), timeout=self.answer_seconds)
             return read_description(told, address)
         except (grpc.aio.AioRpcError, AntiphonError) as error:
             _LOG.debug("The expert shard at %s cannot be read: %s", address, error)

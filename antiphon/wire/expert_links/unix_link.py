@@ -3,10 +3,8 @@
 A call costs two wakings and no copy but the caller's own; hence the views and the message that are made once.
 """
 
-import math
 import os
 import socket
-import struct
 import time
 from typing import Final
 
@@ -19,18 +17,20 @@ from antiphon.v1.expert_service_pb2 import ComputeRequest, ComputeResponse, Open
 from antiphon.wire.expert_links import refusals, shared_memory
 from antiphon.wire.expert_links.limits import LinkLimits
 from antiphon.wire.expert_links.messages import DATA_TYPES, RESULTS
+from antiphon.wire.expert_links.packets import MAX_PACKET_BYTES, awaited_awake, set_receive_timeout
 from antiphon.wire.expert_links.shared_memory import CallMemory, MemoryLayout
 
-# A packet of either direction is far smaller.
-MAX_PACKET_BYTES: Final = 4096
 _GONE: Final = "The expert shard is gone. Call another copy, and open a new link."
 
 
 class UnixLink:
     """A ShardLink."""
 
-    def __init__(self, opened: socket.socket, memory: Tensor, layout: MemoryLayout, data_type: str) -> None:
+    def __init__(
+        self, opened: socket.socket, memory: Tensor, layout: MemoryLayout, data_type: str, *, awake_seconds: float = 0.0
+    ) -> None:
         """opened: a blocking socket on which the shard has agreed to the memory, uint8 (bytes)."""
+        self._awake_seconds = awake_seconds
         self._open: tuple[socket.socket, CallMemory] | None = opened, CallMemory(memory, layout)
         hidden, pair_rows, pair_experts, weights, result, _ = layout.offsets
         self._request = ComputeRequest(
@@ -68,7 +68,8 @@ class UnixLink:
             raise RuntimeError("receive() without a call that is under way")
         self._awaited = None
         try:
-            response = ComputeResponse.FromString(_packet(opened, self._deadline - time.monotonic()))
+            packet = _packet(opened, self._deadline - time.monotonic(), self._awake_seconds)
+            response = ComputeResponse.FromString(packet)
             require_answer(response, self._request.sequence, "shared")
         except Conflict:
             raise
@@ -114,7 +115,7 @@ def open_unix_link(socket_path: str, shard_id: str, model: ExpertModel, limits: 
     except AntiphonError:
         opened.close()
         raise
-    return UnixLink(opened, memory, layout, model.data_type)
+    return UnixLink(opened, memory, layout, model.data_type, awake_seconds=limits.awake_seconds)
 
 
 def _agreed(opened: socket.socket, path: str, request: OpenRequest, limits: LinkLimits) -> Tensor:
@@ -135,12 +136,14 @@ def _agreed(opened: socket.socket, path: str, request: OpenRequest, limits: Link
     return memory
 
 
-def _packet(opened: socket.socket, timeout_seconds: float) -> bytes:
+def _packet(opened: socket.socket, timeout_seconds: float, awake_seconds: float = 0.0) -> bytes:
     """The next one. Raises DeadlineExceeded, and Unavailable at the stream's end."""
     flags = 0 if timeout_seconds > 0 else socket.MSG_DONTWAIT
-    set_receive_timeout(opened, max(timeout_seconds, 1e-3))
     try:
-        packet = opened.recv(MAX_PACKET_BYTES, flags)
+        packet = awaited_awake(opened, min(timeout_seconds, awake_seconds))
+        if packet is None:
+            set_receive_timeout(opened, max(timeout_seconds - awake_seconds, 1e-3))
+            packet = opened.recv(MAX_PACKET_BYTES, flags)
     except BlockingIOError:
         raise DeadlineExceeded("The expert shard did not answer in time. Call another copy.") from None
     except OSError as error:
@@ -148,9 +151,3 @@ def _packet(opened: socket.socket, timeout_seconds: float) -> bytes:
     if not packet:
         raise Unavailable(_GONE)
     return packet
-
-
-def set_receive_timeout(opened: socket.socket, seconds: float) -> None:
-    """Of a blocking socket, by the system itself; zero waits for ever."""
-    fraction, whole = math.modf(seconds)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6)))

@@ -270,7 +270,8 @@ class Connection:
         flushed = asyncio.ensure_future(self._outbox.flushed())
         await asyncio.wait([flushed, writer], timeout=_FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         await self._stop([flushed, writer])
-        reason = closing.reason + (_ADVICE if closing in (_STOPPING, _CUT) and self.keeping is not None else "")
+        may_come_back = closing in (_STOPPING, _CUT) and self.keeping is not None and self.keeping.can_go_on_elsewhere
+        reason = closing.reason + (_ADVICE if may_come_back else "")
         with suppress(OSError, RuntimeError):
             await self._socket.close(closing.code, reason[:_REASON_CHARACTERS])
 

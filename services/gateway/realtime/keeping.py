@@ -42,6 +42,8 @@ TAKEN_OVER: Final = "session_taken_over"
 # An answer that grows is kept as a part of its conversation so often; tried again so soon while the storage is away.
 _PROGRESS_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.5
+# And twice as long each time while the tenant has no room left, up to this.
+_LONGEST_PAUSE_SECONDS: Final = 8.0
 _LAST_SAVE_SECONDS: Final = 2.0
 _CHANGES: Final = (
     SessionUpdated,
@@ -91,7 +93,13 @@ class Keeping:
         self._saved_at = self._touched_at = time.monotonic()
         # Of media that are kept already.
         self._hashes: dict[Place, tuple[bytes, str]] = {}
-        self._has_warned = False
+        self._has_warned = self._is_given_up = False
+        self._pause_seconds = _PAUSE_SECONDS
+
+    @property
+    def can_go_on_elsewhere(self) -> bool:
+        """Another connection would find it."""
+        return self._version > 0 and not (self._is_given_up or self._is_lost)
 
     def told(self, event: Event | None, frame: Frame) -> None:
         """frame: the next; event: what it tells, where that is of the session."""
@@ -174,12 +182,11 @@ class Keeping:
             self._warn(error)
             return await self._give_up()
         except AntiphonError as error:
-            if not isinstance(error, Unavailable):
-                self._warn(error)
             self._is_behind, self._has_changed = True, self._has_changed or session is not None
             self._wake.set()
             self._moved.set()
-            return await asyncio.sleep(_PAUSE_SECONDS)
+            return await self._pause(error)
+        self._pause_seconds = _PAUSE_SECONDS
         self._kept_to = frames[-1].number if frames else self._kept_to
         while self._waiting and self._waiting[0].number <= self._kept_to:
             self._forget_oldest()
@@ -187,9 +194,16 @@ class Keeping:
         self._moved.set()
         return None
 
+    async def _pause(self, error: AntiphonError) -> None:
+        if isinstance(error, Unavailable):
+            return await asyncio.sleep(_PAUSE_SECONDS)
+        self._warn(error)
+        seconds, self._pause_seconds = self._pause_seconds, min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        return await asyncio.sleep(seconds)
+
     async def _give_up(self) -> None:
         """It is not kept from now on, and nobody comes back to an older one."""
-        self._is_over = True
+        self._is_over = self._is_given_up = True
         self._waiting.clear()
         self._waiting_bytes = 0
         self._moved.set()

@@ -22,15 +22,15 @@ from tests.gateway.conftest import listening
 from tests.gateway.realtime.live import Event, Live, live
 from tests.redis_server import PATIENT
 
+# Gateways of one Redis, each with its address.
+Two = tuple[tuple[str, FastAPI], ...]
 # Of a response's text, thought or sound; where one is cut is another in each response.
 TEXTS = ("response.output_audio_transcript.delta", "response.output_text.delta")
 
 
 @asynccontextmanager
-async def gateways(
-    settings: GatewaySettings, stages: Stages, *redis_urls: str
-) -> AsyncIterator[tuple[tuple[str, FastAPI], ...]]:
-    """One for each URL, with its address."""
+async def gateways(settings: GatewaySettings, stages: Stages, *redis_urls: str) -> AsyncIterator[Two]:
+    """One for each URL."""
     async with AsyncExitStack() as opened:
         found = []
         for redis_url in redis_urls:

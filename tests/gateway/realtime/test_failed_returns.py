@@ -1,11 +1,9 @@
 """What fails when a client comes back is told to it, and its session goes on."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
 from antiphon.errors import AntiphonError, InternalError, NotFound, Unavailable
@@ -14,22 +12,16 @@ from services.gateway.answer_journal import AnswerJournals
 from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import Event, Live, live
-from tests.gateway.realtime.returning import ask, caught_up, content, gateways, lost_after, rest, returning
+from tests.gateway.realtime.returning import Two, ask, caught_up, content, gateways, lost_after, rest, returning
 from tests.redis_server import RedisServer
 
 AUDIO = "response.output_audio.delta"
-Two = tuple[tuple[str, FastAPI], ...]
 
 
-@pytest.fixture
-async def two(
-    settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Two]:
-    # What is computed ahead asks the stages, too.
+@pytest.fixture(autouse=True)
+def nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed ahead asks the stages, too."""
     monkeypatch.setenv("ANTIPHON_REALTIME_PREPARES", "false")
-    fakes.talker.frames_after_text = 40
-    async with gateways(settings, fakes.stages(), redis_server.url, redis_server.url) as found:
-        yield found
 
 
 @pytest.fixture

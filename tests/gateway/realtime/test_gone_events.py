@@ -6,12 +6,10 @@ import base64
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
 from antiphon.errors import Unavailable
@@ -22,6 +20,7 @@ from tests.cutting_proxy import cutting_proxy
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import live, pcm
 from tests.gateway.realtime.returning import (
+    Two,
     ask,
     caught_up,
     content,
@@ -35,14 +34,6 @@ from tests.gateway.realtime.returning import (
 from tests.redis_server import RedisServer, running_redis
 
 AUDIO = "response.output_audio.delta"
-Two = tuple[tuple[str, FastAPI], ...]
-
-
-@pytest.fixture
-async def two(settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer) -> AsyncIterator[Two]:
-    fakes.talker.frames_after_text = 40
-    async with gateways(settings, fakes.stages(), redis_server.url, redis_server.url) as found:
-        yield found
 
 
 async def test_who_was_away_too_long_is_told_what_to_do(

@@ -3,8 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from antiphon.sessions.conversation_format import pack_conversation, unpack_conversation
-from antiphon.storage.connection import open_redis
 from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from services.gateway.app import create_app
@@ -38,24 +36,10 @@ from services.gateway.realtime.core.items import (
 from services.gateway.realtime.kept_session import KeptSession, conversation_of, hashes_of, media_of, session_of
 from tests.gateway.conftest import Fakes, listening
 from tests.gateway.realtime.live import Live, live, pcm
-from tests.redis_server import PATIENT, RedisServer
+from tests.gateway.realtime.returning import gateways
+from tests.redis_server import RedisServer
 
 TONE = np.sin(np.arange(24_000) / 20).astype(np.float32) / 2
-
-
-@asynccontextmanager
-async def gateways(
-    settings: GatewaySettings, fakes: Fakes, redis: RedisServer
-) -> AsyncIterator[tuple[tuple[str, FastAPI], tuple[str, FastAPI]]]:
-    """Two, each with its address."""
-    async with AsyncExitStack() as opened:
-        found = []
-        for _ in range(2):
-            metrics = Metrics()
-            storage = await opened.enter_async_context(open_redis(redis.url, PATIENT, metrics=metrics))
-            app = create_app(settings, fakes.stages(), metrics=metrics, storage=storage)
-            found.append((await opened.enter_async_context(listening(app)), app))
-        yield found[0], found[1]
 
 
 async def kept(app: FastAPI, session_id: str, is_there: Callable[[KeptSession], bool]) -> None:
@@ -119,7 +103,7 @@ def is_cut(session: KeptSession) -> bool:
 async def test_a_session_goes_on_at_another_gateway(
     settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer
 ) -> None:
-    async with gateways(settings, fakes, redis_server) as ((one, app), (other, _)):
+    async with gateways(settings, fakes.stages(), *[redis_server.url] * 2) as ((one, app), (other, _)):
         async with live(one) as client:
             await talk(client)
             before, encoded = await asked(client, fakes), sounds_encoded(fakes)
@@ -154,7 +138,7 @@ async def test_an_answer_under_way_stays_as_far_as_it_was_heard(
     settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer
 ) -> None:
     fakes.talker.behaviour.pause_seconds = 0.1
-    async with gateways(settings, fakes, redis_server) as ((one, app), (other, _)):
+    async with gateways(settings, fakes.stages(), *[redis_server.url] * 2) as ((one, app), (other, _)):
         async with live(one) as client:
             await client.say("what is it")
             await client.send("response.create", response={})
@@ -173,7 +157,7 @@ async def test_an_answer_under_way_stays_as_far_as_it_was_heard(
 async def test_a_session_that_is_not_there_is_refused_before_the_upgrade(
     settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer, session_id: str
 ) -> None:
-    async with gateways(settings, fakes, redis_server) as ((one, _), _):
+    async with gateways(settings, fakes.stages(), *[redis_server.url] * 2) as ((one, _), _):
         await refused(one, session_id)
 
 
@@ -188,7 +172,10 @@ async def refused(base_url: str, session_id: str, **options: Any) -> None:
 async def test_another_tenants_session_is_unknown(
     settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer
 ) -> None:
-    async with gateways(settings, fakes, redis_server) as ((one, app), (other, _)), live(one) as client:
+    async with (
+        gateways(settings, fakes.stages(), *[redis_server.url] * 2) as ((one, app), (other, _)),
+        live(one) as client,
+    ):
         await client.say("what is it")
         session_id = session_id_of(client)
         await kept(app, session_id, lambda session: len(session.items) == 1)
@@ -200,7 +187,10 @@ async def test_another_tenants_session_is_unknown(
 
 
 async def test_the_newer_connection_wins(settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer) -> None:
-    async with gateways(settings, fakes, redis_server) as ((one, app), (other, _)), live(one) as older:
+    async with (
+        gateways(settings, fakes.stages(), *[redis_server.url] * 2) as ((one, app), (other, _)),
+        live(one) as older,
+    ):
         await older.say("what is it")
         session_id = session_id_of(older)
         await kept(app, session_id, lambda session: len(session.items) == 1)
@@ -233,7 +223,7 @@ async def test_a_session_goes_on_in_the_same_process_where_that_is_asked_for(
 async def test_a_gateway_that_stops_keeps_its_sessions_first(
     settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer
 ) -> None:
-    async with gateways(settings, fakes, redis_server) as ((one, app), (other, _)):
+    async with gateways(settings, fakes.stages(), *[redis_server.url] * 2) as ((one, app), (other, _)):
         async with live(one) as client:
             await client.say("what is it")
             await app.state.gate.close(drain_seconds=5)

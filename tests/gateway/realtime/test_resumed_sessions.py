@@ -4,20 +4,18 @@ that was being given goes on, nothing twice and nothing missing."""
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 
-from services.gateway.config import GatewaySettings
 from tests.gateway.conftest import MODEL, Fakes
 from tests.gateway.realtime.live import Event, live, pcm
 from tests.gateway.realtime.returning import (
+    Two,
     ask,
     content,
-    gateways,
     lost_after,
     numbers,
     outline,
@@ -27,17 +25,8 @@ from tests.gateway.realtime.returning import (
     undisturbed,
     until_closed,
 )
-from tests.redis_server import RedisServer
 
 AUDIO = "response.output_audio.delta"
-Two = tuple[tuple[str, FastAPI], ...]
-
-
-@pytest.fixture
-async def two(settings: GatewaySettings, fakes: Fakes, redis_server: RedisServer) -> AsyncIterator[Two]:
-    fakes.talker.frames_after_text = 40
-    async with gateways(settings, fakes.stages(), redis_server.url, redis_server.url) as found:
-        yield found
 
 
 def ids_replaced(events: list[Event]) -> list[Any]:
