@@ -17,7 +17,7 @@
     └── InternalError           a defect of ours (HTTP 500, gRPC INTERNAL)
 
 Each says what was expected, what came and what to do. They are raised where the fault is noticed and translated once,
-at the border: `antiphon.wire.errors` to gRPC status, `services.gateway.error_envelope` to OpenAI's envelope.
+at the border: `antiphon.wire.errors` to gRPC status, `services.gateway.http.error_envelope` to OpenAI's envelope.
 """
 
 from typing import Final, Literal

@@ -32,8 +32,9 @@ class Pacing(BaseModel):
 
     # From the wish for a replica until it answers; the forecast reaches as far.
     start_seconds: float = Field(default=60.0, ge=0)
-    # Of the past, from which the trend is taken.
+    # Of the past, from which the trend is taken; and of its end, in which a burst shows sooner. The greater one counts.
     trend_seconds: float = Field(default=300.0, gt=0)
+    burst_seconds: float = Field(default=90.0, gt=0)
     # Only what was not needed for so long is given up.
     hold_seconds: float = Field(default=300.0, ge=0)
     # Of the replicas, given up at once at most; then nothing for a while.
@@ -82,7 +83,8 @@ def decide(pacing: Pacing, bounds: Bounds, history: History, standing: Standing)
     if demand is None:
         history = _dark(pacing, history, target, now)
         return Decision(bounds.within(target), "nothing is known: as many as before"), history
-    growth = trend(history.periods, now) * pacing.start_seconds
+    burst = [period for period in history.periods if period.begins_seconds > now - pacing.burst_seconds]
+    growth = max(trend(history.periods, now), trend(burst, now)) * pacing.start_seconds
     forecast = min(demand.steady + growth, _MOST_GROWTH * demand.steady + 1)
     wanted = bounds.within(max(demand.floor, _staffed(pacing, forecast, demand.relief)))
     kept = max(wanted, _staffed(pacing, demand.steady * (1 + pacing.slack_share), demand.relief))

@@ -31,7 +31,8 @@ class EncodersPolicy(_Settings):
     """As busy as they shall be, and what waits gone in a moment."""
 
     kind: Literal["encoders"] = "encoders"
-    busy_share: float = Field(default=0.7, gt=0, le=1)
+    # Less than elsewhere: they are few, and every first sound waits for them.
+    busy_share: float = Field(default=0.55, gt=0, le=1)
     # In which a backlog shall be done.
     backlog_seconds: float = Field(default=1.0, gt=0)
 
@@ -48,7 +49,7 @@ class ThinkerPolicy(_Settings):
     # That one replica computes when it does nothing else.
     prompt_rows_per_second: float = Field(default=4000.0, gt=0)
     tokens_per_second: float = Field(default=400.0, gt=0)
-    busy_share: float = Field(default=0.7, gt=0, le=1)
+    busy_share: float = Field(default=0.65, gt=0, le=1)
     # In which prompts that wait shall be read.
     backlog_seconds: float = Field(default=0.5, gt=0)
     # Of a step: a Talker is to be fed faster than its listener hears.
@@ -86,7 +87,9 @@ class SpeechPolicy(_Settings):
     first_seconds: float = Field(default=0.2, gt=0)
 
     def demand(self, window: Window[SpeechSignals]) -> Demand:
-        sound = window.total(lambda each: each.sound_rate) / (self.sound_per_replica * self.busy_share)
+        # Whoever is served too slowly needs a second of sound each second all the same.
+        heard = window.total(lambda each: max(each.sound_rate, each.playing))
+        sound = heard / (self.sound_per_replica * self.busy_share)
         places = window.total(lambda each: each.streams / max(1.0, each.places)) / self.places_share
         playing = window.total(lambda each: each.playing)
         short = window.total(lambda each: each.short_leads) / max(1.0, playing)

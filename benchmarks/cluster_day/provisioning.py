@@ -27,6 +27,9 @@ _STREAMS_OF_A_FULL_STEP: Final = 16
 _LEAST_REPLICAS: Final = 2
 # Trunks call as fast as shards answer, so that these are busier than others at any load.
 _BUSIER_EXPERTS: Final = 1.15
+# Encoders and Thinkers are few, and every first sound waits for both: they are kept less busy than the others. So are
+# Talkers, whose listeners hear at once when a burst has come.
+_CALMER: Final[Mapping[Stage, float]] = {"encoders": 0.65, "thinker": 0.85, "talker": 0.65}
 
 
 class Provisioning(Protocol):
@@ -69,14 +72,14 @@ def policies(times: ServiceTimes, busy_share: float) -> Mapping[Stage, Policy]:
     rated = Rated.of(times)
     return {
         "gateway": CallsPolicy(calls_per_replica=rated.listeners_per_gateway * busy_share),
-        "encoders": EncodersPolicy(busy_share=busy_share),
+        "encoders": EncodersPolicy(busy_share=_CALMER["encoders"] * busy_share),
         "thinker": ThinkerPolicy(
             prompt_rows_per_second=rated.prompt_rows_per_second,
             tokens_per_second=rated.tokens_per_second,
-            busy_share=busy_share,
+            busy_share=_CALMER["thinker"] * busy_share,
         ),
         "experts": ExpertsPolicy(utilisation=min(0.95, _BUSIER_EXPERTS * busy_share)),
-        "talker": SpeechPolicy(sound_per_replica=rated.sound_per_talker, busy_share=0.8 * busy_share),
+        "talker": SpeechPolicy(sound_per_replica=rated.sound_per_talker, busy_share=_CALMER["talker"] * busy_share),
         "codec": SpeechPolicy(sound_per_replica=rated.sound_per_codec, busy_share=busy_share),
     }
 
@@ -160,14 +163,18 @@ class QueueLength:
 def ongoing_when_busy(times: ServiceTimes, busy_share: float) -> dict[Stage, float]:
     """Calls at once on a replica of each stage that is so busy: what a careful operator would set as Serve's target."""
     rated = Rated.of(times)
-    queue = busy_share + busy_share**2 / (2 * (1 - busy_share))
     frames = rated.sound_per_talker * busy_share / FRAME_SECONDS
     streams = frames * times.frames.seconds / (1 - frames * times.frames.each_seconds)
     return {
         "gateway": rated.listeners_per_gateway * busy_share,
-        "encoders": queue,
-        "thinker": 2 * queue,
-        "experts": queue,
+        "encoders": _at_queue(_CALMER["encoders"] * busy_share),
+        "thinker": 2 * _at_queue(_CALMER["thinker"] * busy_share),
+        "experts": _at_queue(busy_share),
         "talker": streams,
         "codec": rated.sound_per_codec * busy_share,
     }
+
+
+def _at_queue(busy_share: float) -> float:
+    """Of calls that take as long each, present on average at one that is so busy (Pollaczek and Khinchine)."""
+    return busy_share + busy_share**2 / (2 * (1 - busy_share))

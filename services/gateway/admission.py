@@ -18,8 +18,8 @@ from antiphon.tenancy.opening import Tenancy
 from antiphon.tenancy.places import HeldPlaces
 from antiphon.tenancy.usage_log import UsageRecord
 from services.gateway.metering import MeteredRequest, usage_record
-from services.gateway.turn_request import TurnEnd, TurnEvent, TurnRequest, TurnScheduling
-from services.gateway.turn_usage import TurnUsage
+from services.gateway.turns.request import TurnEnd, TurnEvent, TurnRequest, TurnScheduling
+from services.gateway.turns.usage import TurnUsage
 
 _LOG = logging.getLogger(__name__)
 # How often a bill is sent again while its account cannot be reached.

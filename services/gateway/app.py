@@ -17,32 +17,32 @@ from antiphon.tenancy.opening import Tenancy, open_tenancy
 from antiphon.tenancy.settings import TenancySettings
 from antiphon.wire.stages import Stages
 from services.gateway import openapi
-from services.gateway.admin import admin_router
-from services.gateway.admin_experts import ReadExperts, experts_router, no_experts
 from services.gateway.admission import Admission
-from services.gateway.answer_journal import AnswerJournals
 from services.gateway.audio.door import TurnDoor
 from services.gateway.audio.routes import add_audio_routes
-from services.gateway.chat_resumption import EVENTS_PATH, ResumptionRoute
-from services.gateway.chat_route import CHAT_PATH, ChatRoute
-from services.gateway.chat_streams import ChatStreams
+from services.gateway.chat.resumption import EVENTS_PATH, ResumptionRoute
+from services.gateway.chat.route import CHAT_PATH, ChatRoute
+from services.gateway.chat.streams import ChatStreams
 from services.gateway.config import GatewaySettings
-from services.gateway.error_envelope import install_handlers
-from services.gateway.health import ReadinessCheck, StageProbe, always_ready, health_router
-from services.gateway.idempotency import Idempotency
-from services.gateway.media_source import MediaSource
+from services.gateway.http.error_envelope import install_handlers
+from services.gateway.http.idempotency import Idempotency
+from services.gateway.http.media_source import MediaSource
+from services.gateway.http.request_body import BodyRoom
+from services.gateway.http.request_span import RequestSpan
 from services.gateway.models import models_router
+from services.gateway.operators.admin import admin_router
+from services.gateway.operators.experts import ReadExperts, experts_router, no_experts
+from services.gateway.operators.health import ReadinessCheck, StageProbe, always_ready, health_router
+from services.gateway.operators.usage import usage_router
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.app_routes import RealtimeParts, add_realtime_routes
 from services.gateway.realtime.config import RealtimeSettings
-from services.gateway.request_body import BodyRoom
-from services.gateway.request_span import RequestSpan
 from services.gateway.served_model import ServedModel, read_served_model
 from services.gateway.tenants import Identified
-from services.gateway.tenants_usage import usage_router
-from services.gateway.turn import Conductor
-from services.gateway.turn_gate import TurnGate
-from services.gateway.turn_messages import TurnLimits
+from services.gateway.turns.answer_journal import AnswerJournals
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.gate import TurnGate
+from services.gateway.turns.messages import TurnLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import soxr
 from numpy.typing import NDArray
 
 from antiphon.errors import InvalidInput
-from services.gateway.openai_request import AudioFormat
+from services.gateway.openai.request import AudioFormat
 
 SAMPLE_RATE: Final = 24_000
 # Opus knows 8, 12, 16, 24 and 48 kHz; players expect the last.

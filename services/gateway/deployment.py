@@ -17,7 +17,7 @@ from antiphon.telemetry import tracing
 from antiphon.wire.clients import StageCaller
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
-from services.gateway.turn_gate import TurnGate
+from services.gateway.turns.gate import TurnGate
 
 # Turns that one replica conducts at once are bounded by the gateway itself, which says so in OpenAI's envelope.
 _ONGOING_REQUESTS: Final = 4096

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from antiphon.tenancy.caller import Caller
 from antiphon.tenancy.usage_log import Outcome, UsageRecord
-from services.gateway.event_stream import ClientDisconnectedError
-from services.gateway.turn_usage import TurnUsage
+from services.gateway.http.event_stream import ClientDisconnectedError
+from services.gateway.turns.usage import TurnUsage
 
 
 @dataclass(frozen=True, slots=True)

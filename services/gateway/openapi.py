@@ -8,9 +8,9 @@ from fastapi.openapi.utils import get_openapi
 
 from services.gateway.audio.speech_request import SpeechBody
 from services.gateway.audio.transcription_request import TranscriptionForm
-from services.gateway.error_envelope import ErrorEnvelope
-from services.gateway.openai_request import ChatCompletionRequest
-from services.gateway.openai_response import ChatCompletion, ChatCompletionChunk
+from services.gateway.http.error_envelope import ErrorEnvelope
+from services.gateway.openai.request import ChatCompletionRequest
+from services.gateway.openai.response import ChatCompletion, ChatCompletionChunk
 from services.gateway.realtime.client_secrets import ClientSecretRequest
 
 _REF: Final = "#/components/schemas/{model}"

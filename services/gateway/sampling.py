@@ -4,7 +4,7 @@ from typing import Final, Protocol
 
 from antiphon.errors import InvalidInput
 from antiphon.v1.generation_pb2 import LogitBias, Sampling
-from services.gateway.openai_request import ChatCompletionRequest
+from services.gateway.openai.request import ChatCompletionRequest
 from services.gateway.served_model import ServedModel
 
 _SEEDS: Final = 1 << 64

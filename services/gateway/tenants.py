@@ -11,8 +11,8 @@ from antiphon.errors import AntiphonError
 from antiphon.telemetry import names, tracing
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission
-from services.gateway.error_envelope import log_defect, response_of, status_of
-from services.gateway.rate_limit_headers import add_standing
+from services.gateway.http.error_envelope import log_defect, response_of, status_of
+from services.gateway.http.rate_limit_headers import add_standing
 
 _PREFIX: Final = "/v1/"
 _CALLER: Final = "antiphon.caller"

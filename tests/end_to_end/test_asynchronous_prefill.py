@@ -16,9 +16,9 @@ from antiphon.v1.encoder_service_pb2 import EncodeRequest, EncodeResponse
 from antiphon.wire.fakes import FakeCodec, FakeEncoders
 from antiphon.wire.stages import Stages
 from services.gateway.config import GatewaySettings
-from services.gateway.turn import Conductor
-from services.gateway.turn_messages import TurnLimits
-from services.gateway.turn_request import TurnEnd, TurnEvent
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.messages import TurnLimits
+from services.gateway.turns.request import TurnEnd, TurnEvent
 from tests.gateway.turns import a_watch, asked
 from tests.talker.calls import open_talker
 from tests.thinker.calls import open_thinker

@@ -20,8 +20,8 @@ from antiphon.v1.generation_pb2 import Sampling
 from antiphon.v1.media_pb2 import MODALITY_AUDIO
 from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import Medium, SpeechDelta, SpeechRequest, TextDelta, TurnEnd, TurnRequest
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import Medium, SpeechDelta, SpeechRequest, TextDelta, TurnEnd, TurnRequest
 from services.hosted import HOSTED_STAGES, hosted_service
 from tests.gateway.turns import a_watch
 from tests.recovery.replicas import conductor

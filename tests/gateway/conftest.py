@@ -25,8 +25,8 @@ from antiphon.wire.fakes import FakeCodec, FakeEncoders, FakeTalker, FakeThinker
 from antiphon.wire.stages import Stages
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
-from services.gateway.turn import Conductor
-from services.gateway.turn_messages import TurnLimits
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.messages import TurnLimits
 
 MODEL = "antiphon-nano"
 LIMITS = TurnLimits(context_tokens=32_768, talker_context_rows=32_768, default_answer_tokens=64, media_seconds=60)

@@ -8,8 +8,8 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from antiphon.prompt.tokenizer import PromptTokenizer
-from services.gateway.answer_grammar import calls_grammar, calls_or_json_grammar, json_grammar, with_markers
-from services.gateway.openai_tools import FunctionTool
+from services.gateway.openai.tools import FunctionTool
+from services.gateway.turns.answer_grammar import calls_grammar, calls_or_json_grammar, json_grammar, with_markers
 
 WEATHER = FunctionTool(
     name="weather", parameters={"properties": {"city": {"type": "string"}}, "additionalProperties": False}

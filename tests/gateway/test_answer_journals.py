@@ -13,11 +13,11 @@ from antiphon.sessions.settings import SessionSettings
 from antiphon.sessions.turn_journal import TurnJournal, TurnWriter
 from antiphon.telemetry.metrics import process_metrics
 from antiphon.v1.generation_pb2 import Sampling
-from services.gateway import answer_journal
-from services.gateway.answer_journal import AnswerJournals, KeptTurn
-from services.gateway.turn_record import TurnRecord, pack_record
-from services.gateway.turn_request import TurnRequest
-from services.gateway.turn_usage import TurnUsage
+from services.gateway.turns import answer_journal
+from services.gateway.turns.answer_journal import AnswerJournals, KeptTurn
+from services.gateway.turns.record import TurnRecord, pack_record
+from services.gateway.turns.request import TurnRequest
+from services.gateway.turns.usage import TurnUsage
 
 
 def turn(said: str) -> KeptTurn:

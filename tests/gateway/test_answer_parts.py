@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.gateway.answer_parts import AnswerForm, AnswerParts, Piece
+from services.gateway.turns.answer_parts import AnswerForm, AnswerParts, Piece
 
 TOOLS = frozenset({"weather", "time"})
 BOTH = AnswerForm(thinks=True, tools=TOOLS)

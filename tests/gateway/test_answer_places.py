@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from antiphon.errors import InvalidInput
-from services.gateway.answer_place import AnswerPlace, Delivery, event_id, read_event_id
-from services.gateway.turn_request import ReasoningDelta, SpeechDelta, TextDelta, ToolCallDelta, TurnEvent
+from services.gateway.turns.answer_place import AnswerPlace, Delivery, event_id, read_event_id
+from services.gateway.turns.request import ReasoningDelta, SpeechDelta, TextDelta, ToolCallDelta, TurnEvent
 
 ANSWER = "chatcmpl-0123456789abcdef"
 THOUGHT, SAID, ARGUMENTS = "It is a cat, I think.", "The cat is \U0001f408 black.", '{"colour": "black"}'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.gateway.body_digest import BodyDigest
+from services.gateway.http.body_digest import BodyDigest
 
 
 def digest(body: bytes, content_type: str, piece_bytes: int = 1 << 20, path: str = "/v1/x") -> str:

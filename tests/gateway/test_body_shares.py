@@ -7,7 +7,7 @@ import pytest
 from antiphon.errors import AtCapacity
 from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from services.gateway.config import GatewaySettings
-from services.gateway.request_body import BodyRoom
+from services.gateway.http.request_body import BodyRoom
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from antiphon.tenancy.caller import ANONYMOUS_TENANT
 from antiphon.tenancy.identity import cache_salt
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
-from services.gateway.turn import Conductor
+from services.gateway.turns.conductor import Conductor
 from tests.gateway.conftest import Fakes, body, events_of, spoken
 from tests.gateway.turns import ScriptedThinker, answer, asked, conduct
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from services.gateway.capacity import Capacity
+from services.gateway.turns.capacity import Capacity
 
 TURN_SECONDS = 6.0
 REACTION_SECONDS = 0.4

@@ -7,7 +7,7 @@ import pytest
 from antiphon.errors import AtCapacity
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.config import GatewaySettings
-from services.gateway.turn_gate import TurnGate
+from services.gateway.turns.gate import TurnGate
 from tests.gateway.turns import a_watch
 
 

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from services.gateway.config import GatewaySettings
-from services.gateway.turn_watch import TurnWatch
+from services.gateway.turns.watch import TurnWatch
 from tests.gateway.conftest import Fakes, assert_envelope, body, listening, spoken
 from tests.gateway.test_disconnect import until_open
 from tests.gateway.turns import a_watch

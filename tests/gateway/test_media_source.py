@@ -11,7 +11,7 @@ import pytest
 
 from antiphon.errors import InvalidInput, TooLarge, UnreadableMedia
 from services.gateway.config import GatewaySettings
-from services.gateway.media_source import MediaBudget, MediaSource
+from services.gateway.http.media_source import MediaBudget, MediaSource
 
 Answer = Callable[[httpx.Request], httpx.Response]
 

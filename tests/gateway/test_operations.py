@@ -73,7 +73,7 @@ async def test_it_is_ready_when_every_stage_is(settings: GatewaySettings, fakes:
 async def test_a_probe_that_hangs_is_not_ready(
     settings: GatewaySettings, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.gateway.health._PROBE_SECONDS", 0.02)
+    monkeypatch.setattr("services.gateway.operators.health._PROBE_SECONDS", 0.02)
 
     async def probe() -> Mapping[StageName, bool]:
         await asyncio.sleep(30)

@@ -12,10 +12,10 @@ import soundfile
 from antiphon.errors import CheckpointError, InvalidInput
 from services.gateway.audio_formats import SAMPLE_RATE, encode_file, pcm16
 from services.gateway.config import GatewaySettings
-from services.gateway.openai_request import AudioFormat, ChatCompletionRequest
-from services.gateway.pipe import Pipe
+from services.gateway.openai.request import AudioFormat, ChatCompletionRequest
 from services.gateway.sampling import talker_sampling, thinker_sampling
 from services.gateway.served_model import ServedModel, read_served_model
+from services.gateway.turns.pipe import Pipe
 from tests.gateway.conftest import body
 
 

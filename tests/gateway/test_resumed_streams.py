@@ -23,7 +23,7 @@ from antiphon.storage.settings import StorageSettings
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.app import create_app
 from services.gateway.config import GatewaySettings
-from services.gateway.request_body import BodyShare
+from services.gateway.http.request_body import BodyShare
 from tests.gateway.conftest import MODEL, Fakes, assert_envelope, body, listening, spoken
 from tests.redis_server import RedisServer, running_redis
 

@@ -9,9 +9,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from antiphon.v1.thinker_service_pb2 import GenerateStart
-from services.gateway.answer_parts import AnswerForm
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import ReasoningDelta, ToolCallDelta, TurnEnd
+from services.gateway.turns.answer_parts import AnswerForm
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import ReasoningDelta, ToolCallDelta, TurnEnd
 from tests.gateway.conftest import MODEL, Fakes, body, spoken
 from tests.gateway.turns import SPEECH, Write, asked, conduct, spoken_ids, text_of
 

@@ -10,8 +10,8 @@ from antiphon.v1.media_pb2 import MultimodalHiddenRows
 from antiphon.v1.tensor_pb2 import DATA_TYPE_BFLOAT16, Tensor
 from antiphon.v1.thinker_service_pb2 import GenerateResponse
 from services.gateway.config import GatewaySettings
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import SpeechDelta, SpeechRequest, TurnEnd
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import SpeechDelta, SpeechRequest, TurnEnd
 from tests.gateway.conftest import LIMITS, Fakes
 from tests.gateway.turns import (
     SPEECH,

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from antiphon.sessions.progress import Progress
-from services.gateway.turn import Conductor
-from services.gateway.turn_course import TurnCourse
-from services.gateway.turn_request import SpeechDelta, TurnEnd, TurnEvent
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.course import TurnCourse
+from services.gateway.turns.request import SpeechDelta, TurnEnd, TurnEvent
 from tests.gateway.conftest import Fakes
 from tests.gateway.turns import a_watch, asked, kinds, spoken_ids, text_of
 

@@ -8,8 +8,8 @@ import pytest
 from antiphon.errors import AtCapacity, DeadlineExceeded, InternalError, Unavailable
 from antiphon.prompt.prompt import PromptBuilder
 from services.gateway.config import GatewaySettings
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import TurnEvent
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import TurnEvent
 from tests.gateway.conftest import LIMITS, Fakes
 from tests.gateway.turns import EndlessCodec, ScriptedThinker, a_watch, answer, asked, conduct, text_of
 

@@ -8,9 +8,9 @@ from antiphon.errors import InternalError, Unavailable
 from antiphon.prompt.conversation import Audio, Conversation, Image, Message, Text, ToolCall, Video
 from antiphon.v1.generation_pb2 import LogitBias, Sampling
 from antiphon.v1.media_pb2 import MODALITY_AUDIO, MODALITY_VIDEO
-from services.gateway.answer_parts import AnswerForm
-from services.gateway.turn_record import MediumName, TurnRecord, pack_record, unpack_record
-from services.gateway.turn_request import AnswerGrammar, Medium, SpeechRequest, TurnRequest, TurnScheduling
+from services.gateway.turns.answer_parts import AnswerForm
+from services.gateway.turns.record import MediumName, TurnRecord, pack_record, unpack_record
+from services.gateway.turns.request import AnswerGrammar, Medium, SpeechRequest, TurnRequest, TurnScheduling
 
 FULL = TurnRequest(
     conversation=Conversation(

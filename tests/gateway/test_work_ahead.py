@@ -6,7 +6,7 @@ from functools import partial
 
 from antiphon.telemetry.metrics import Metrics
 from services.gateway.config import GatewaySettings
-from services.gateway.turn_gate import TurnGate
+from services.gateway.turns.gate import TurnGate
 from tests.gateway.turns import a_watch
 
 

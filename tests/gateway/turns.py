@@ -17,9 +17,9 @@ from antiphon.v1.talker_service_pb2 import SpeakEnd, SpeakRequest, SpeakResponse
 from antiphon.v1.thinker_service_pb2 import GenerateEnd, GenerateRequest, GenerateResponse, TextToken
 from antiphon.wire import arrays
 from antiphon.wire.fakes import FakeCodec, FakeEncoders, FakeTalker, FakeThinker
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import Medium, SpeechRequest, TextDelta, TurnEvent, TurnRequest
-from services.gateway.turn_watch import TurnWatch
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import Medium, SpeechRequest, TextDelta, TurnEvent, TurnRequest
+from services.gateway.turns.watch import TurnWatch
 from tests.gateway.conftest import Fakes
 
 SPEECH = SpeechRequest("ethan", Sampling(temperature=0.3), max_frames=100)

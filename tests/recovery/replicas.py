@@ -26,9 +26,9 @@ from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.stages import Stages
 from services.gateway.config import GatewaySettings
 from services.gateway.served_model import read_served_model
-from services.gateway.turn import Conductor
-from services.gateway.turn_messages import TurnLimits
-from services.gateway.turn_request import Medium, SpeechDelta, SpeechRequest, TextDelta, TurnRequest
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.messages import TurnLimits
+from services.gateway.turns.request import Medium, SpeechDelta, SpeechRequest, TextDelta, TurnRequest
 from services.hosted import HOSTED_STAGES, HostedStage, hosted_service
 from tests.gateway.turns import a_watch
 from tests.hosting.processes import Process, running

@@ -15,8 +15,8 @@ from antiphon.wire.clients import StageCaller
 from antiphon.wire.directory import StaticDirectory
 from antiphon.wire.fakes import Behaviour, FakeCodec, FakeEncoders, FakeTalker, FakeThinker
 from antiphon.wire.stages import Stages
-from services.gateway.turn_recovery import affinity, with_seeds
-from services.gateway.turn_request import Medium, TurnRequest
+from services.gateway.turns.recovery import affinity, with_seeds
+from services.gateway.turns.request import Medium, TurnRequest
 from tests.gateway.turns import asked
 from tests.hosting import requests
 

@@ -17,8 +17,8 @@ from antiphon.wire.clients import CallLimits, StageCaller
 from antiphon.wire.fakes import Behaviour, FakeCodec, FakeEncoders, FakeTalker, FakeThinker
 from antiphon.wire.stages import Stages
 from services.gateway.config import GatewaySettings
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import SpeechDelta, TurnEvent
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import SpeechDelta, TurnEvent
 from services.hosted import HOSTED_STAGES
 from tests.gateway.conftest import LIMITS
 from tests.gateway.turns import asked, conduct, text_of

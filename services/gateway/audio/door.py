@@ -11,15 +11,15 @@ from antiphon.telemetry import names
 from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
+from services.gateway.http.request_body import BodyRoom, BodyShare
+from services.gateway.http.request_span import arrival_clock
 from services.gateway.metering import MeteredRequest
-from services.gateway.request_body import BodyRoom, BodyShare
-from services.gateway.request_span import arrival_clock
 from services.gateway.tenants import caller_of
-from services.gateway.turn import Conductor
-from services.gateway.turn_demand import demand_of
-from services.gateway.turn_gate import TurnGate
-from services.gateway.turn_request import TurnEvent, TurnRequest
-from services.gateway.turn_watch import TurnWatch
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.demand import demand_of
+from services.gateway.turns.gate import TurnGate
+from services.gateway.turns.request import TurnEvent, TurnRequest
+from services.gateway.turns.watch import TurnWatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from antiphon.errors import InvalidInput
 from services.gateway.config import GatewaySettings
-from services.gateway.error_envelope import UnsupportedMediaTypeError
-from services.gateway.request_body import BodyShare, read_body
+from services.gateway.http.error_envelope import UnsupportedMediaTypeError
+from services.gateway.http.request_body import BodyShare, read_body
 
 _PARTS: Final = 64
 _FIELD_BYTES: Final = 1 << 16

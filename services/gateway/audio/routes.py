@@ -16,7 +16,7 @@ from services.gateway.audio.wording import wording_of
 from services.gateway.config import GatewaySettings
 from services.gateway.openapi import CHAT_RESPONSES, EVENT, reference_to
 from services.gateway.served_model import ServedModel
-from services.gateway.turn import Conductor
+from services.gateway.turns.conductor import Conductor
 
 _SUMMARIES: Final[dict[Task, str]] = {
     "transcribe": "Write down what a sound says",

@@ -7,8 +7,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from antiphon.errors import AntiphonError
-from services.gateway.error_envelope import log_defect, status_of
-from services.gateway.event_stream import ClientDisconnectedError, until_disconnected
+from services.gateway.http.error_envelope import log_defect, status_of
+from services.gateway.http.event_stream import ClientDisconnectedError, until_disconnected
 
 
 class SoundStream(Response):

@@ -5,8 +5,8 @@ from typing import Final, Literal
 from pydantic import Field
 
 from antiphon.errors import InvalidInput
-from services.gateway.openai_part import RequestPart
-from services.gateway.openai_request import Int64, Repetition, TopK, Voice
+from services.gateway.openai.part import RequestPart
+from services.gateway.openai.request import Int64, Repetition, TopK, Voice
 
 SpeechFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 CHARACTERS: Final = 4096

@@ -24,15 +24,15 @@ from services.gateway.audio.sound_stream import SoundStream
 from services.gateway.audio.speech_request import SpeechBody
 from services.gateway.audio.speech_stream import MEDIA_TYPES, SpeechEncoder, speech_encoder
 from services.gateway.audio.wording import Wording
-from services.gateway.chat import KEEP_ALIVE
+from services.gateway.chat.events import KEEP_ALIVE
+from services.gateway.chat.request_validation import voice_of
 from services.gateway.config import GatewaySettings
-from services.gateway.event_stream import EventFeed, EventStream, until_disconnected
-from services.gateway.request_body import read_json
-from services.gateway.request_validation import voice_of
+from services.gateway.http.event_stream import EventFeed, EventStream, until_disconnected
+from services.gateway.http.request_body import read_json
 from services.gateway.sampling import talker_sampling
 from services.gateway.served_model import ServedModel
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import SpeechDelta, SpeechRequest, TurnEnd, TurnEvent, TurnRequest
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import SpeechDelta, SpeechRequest, TurnEnd, TurnEvent, TurnRequest
 
 PATH: Final = "/v1/audio/speech"
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from antiphon.prompt.prompt import TokenCounts
-from services.gateway.turn_request import TurnEnd
+from services.gateway.turns.request import TurnEnd
 
 Task = Literal["transcribe", "translate"]
 

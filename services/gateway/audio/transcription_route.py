@@ -14,7 +14,6 @@ from antiphon.errors import InvalidInput
 from antiphon.prompt.conversation import Audio, Conversation, Message, Text
 from antiphon.v1.generation_pb2 import Sampling
 from antiphon.v1.media_pb2 import MODALITY_AUDIO
-from services.gateway.answer_parts import AnswerForm
 from services.gateway.audio.door import Arrival, TurnDoor
 from services.gateway.audio.form_body import Form, read_form
 from services.gateway.audio.transcript import (
@@ -29,13 +28,14 @@ from services.gateway.audio.transcript import (
 )
 from services.gateway.audio.transcription_request import LISTS, TranscriptionFields
 from services.gateway.audio.wording import Wording, language_name
-from services.gateway.chat import KEEP_ALIVE
+from services.gateway.chat.events import KEEP_ALIVE
 from services.gateway.config import GatewaySettings
-from services.gateway.event_stream import EventFeed, EventStream, until_disconnected
-from services.gateway.request_body import parse
+from services.gateway.http.event_stream import EventFeed, EventStream, until_disconnected
+from services.gateway.http.request_body import parse
 from services.gateway.served_model import ServedModel
-from services.gateway.turn import Conductor
-from services.gateway.turn_request import Medium, TextDelta, TurnEnd, TurnEvent, TurnRequest
+from services.gateway.turns.answer_parts import AnswerForm
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.request import Medium, TextDelta, TurnEnd, TurnEvent, TurnRequest
 
 PATHS: Final[dict[Task, str]] = {
     "transcribe": "/v1/audio/transcriptions",

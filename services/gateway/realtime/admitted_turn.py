@@ -13,20 +13,20 @@ from antiphon.errors import AntiphonError
 from antiphon.telemetry import tracing
 from antiphon.tenancy.caller import Caller
 from services.gateway.admission import Admission, on_behalf_of, settled_at_end
-from services.gateway.answer_journal import AnswerJournal
-from services.gateway.error_envelope import envelope_of, log_defect, status_of
+from services.gateway.http.error_envelope import envelope_of, log_defect, status_of
 from services.gateway.metering import MeteredRequest
 from services.gateway.realtime.account import Account
 from services.gateway.realtime.core.outcomes import RateLimit, RateLimitsUpdated
 from services.gateway.realtime.core.response import Failure, Usage
-from services.gateway.turn import Conductor
-from services.gateway.turn_course import FROM_THE_BEGINNING, ProgressLog, TurnCourse
-from services.gateway.turn_demand import demand_of
-from services.gateway.turn_gate import TurnGate
-from services.gateway.turn_recovery import with_seeds
-from services.gateway.turn_request import TurnEvent, TurnRequest
-from services.gateway.turn_usage import TurnUsage
-from services.gateway.turn_watch import TurnWatch
+from services.gateway.turns.answer_journal import AnswerJournal
+from services.gateway.turns.conductor import Conductor
+from services.gateway.turns.course import FROM_THE_BEGINNING, ProgressLog, TurnCourse
+from services.gateway.turns.demand import demand_of
+from services.gateway.turns.gate import TurnGate
+from services.gateway.turns.recovery import with_seeds
+from services.gateway.turns.request import TurnEvent, TurnRequest
+from services.gateway.turns.usage import TurnUsage
+from services.gateway.turns.watch import TurnWatch
 
 _ENDPOINT: Final = "/v1/realtime"
 # Of all that may be limited, what the protocol has a name for.

@@ -19,7 +19,6 @@ from antiphon.telemetry import names, tracing
 from antiphon.telemetry.first_packet import FirstPacketClock
 from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.playback import Playback
-from services.gateway.answer_place import Delivery
 from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener, failure_of, usage_of
 from services.gateway.realtime.core.answer import Answer
@@ -31,8 +30,9 @@ from services.gateway.realtime.prompting import Prompting
 from services.gateway.realtime.resuming import ResumedAnswer
 from services.gateway.realtime.sound_formats import SoundAgain, SoundOut
 from services.gateway.realtime.speculation import HeldTurn
-from services.gateway.turn_request import ReasoningDelta, SpeechDelta, TextDelta, ToolCallDelta, TurnEnd, TurnEvent
-from services.gateway.turn_watch import TurnWatch
+from services.gateway.turns.answer_place import Delivery
+from services.gateway.turns.request import ReasoningDelta, SpeechDelta, TextDelta, ToolCallDelta, TurnEnd, TurnEvent
+from services.gateway.turns.watch import TurnWatch
 
 # A delta of the sound of so long is one frame, well below what clients take.
 _DELTA_SAMPLES = 48_000

@@ -8,9 +8,9 @@ from antiphon.sessions.opening import Sessions
 from antiphon.sessions.settings import SessionSettings
 from antiphon.telemetry.metrics import Metrics
 from services.gateway import openapi
-from services.gateway.answer_journal import AnswerJournals
 from services.gateway.config import GatewaySettings
-from services.gateway.media_source import MediaSource
+from services.gateway.http.media_source import MediaSource
+from services.gateway.http.request_body import BodyRoom
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.client_secrets import ClientSecret, ClientSecretsRoute
 from services.gateway.realtime.config import RealtimeSettings
@@ -18,8 +18,8 @@ from services.gateway.realtime.entry import Entrance
 from services.gateway.realtime.route import PATH, RealtimeRoute
 from services.gateway.realtime.session_keeper import SessionKeeper
 from services.gateway.realtime.session_setup import SessionSetup
-from services.gateway.request_body import BodyRoom
 from services.gateway.served_model import ServedModel
+from services.gateway.turns.answer_journal import AnswerJournals
 
 
 @dataclass(frozen=True, slots=True)

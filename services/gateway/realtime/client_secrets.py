@@ -15,11 +15,11 @@ from antiphon.tenancy.client_secrets import Grant
 from antiphon.tenancy.limiter import Demand
 from services.gateway.admission import Admission
 from services.gateway.config import GatewaySettings
-from services.gateway.openai_part import RequestPart
+from services.gateway.http.request_body import BodyRoom, read_json
+from services.gateway.openai.part import RequestPart
 from services.gateway.realtime.commands import SessionJson, Terms
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.dialect import session_object
-from services.gateway.request_body import BodyRoom, read_json
 from services.gateway.served_model import ServedModel
 from services.gateway.tenants import caller_of
 

@@ -11,8 +11,8 @@ from pydantic import JsonValue, ValidationError
 from antiphon.errors import InvalidInput
 from antiphon.tenancy.caller import Caller
 from services.gateway.config import GatewaySettings
-from services.gateway.invalid_body import invalid_value
-from services.gateway.media_source import MediaBudget
+from services.gateway.http.invalid_body import invalid_value
+from services.gateway.http.media_source import MediaBudget
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.core.configuration import SessionConfig
 from services.gateway.realtime.core.items import SAMPLE_RATES_HZ, Item

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from antiphon.errors import AntiphonError
 from antiphon.telemetry.first_packet import FirstPacketClock
-from services.gateway.error_envelope import ErrorBody, envelope_of, log_defect, status_of
+from services.gateway.http.error_envelope import ErrorBody, envelope_of, log_defect, status_of
 from services.gateway.realtime.ahead import Ahead
 from services.gateway.realtime.answering import Answering
 from services.gateway.realtime.commands import Commands
@@ -40,7 +40,7 @@ from services.gateway.realtime.keeping import TAKEN_OVER, Keeping
 from services.gateway.realtime.outbox import ClientStalledError, Outbox
 from services.gateway.realtime.resuming import ResumedAnswer
 from services.gateway.realtime.transcribing import Transcribing
-from services.gateway.turn_gate import TurnGate
+from services.gateway.turns.gate import TurnGate
 
 # Shorter frames are read at once, longer ones in a thread.
 _INLINE_BYTES: Final = 1 << 16

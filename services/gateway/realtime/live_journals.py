@@ -8,11 +8,11 @@ from opentelemetry.context import Context
 
 from antiphon.errors import InternalError
 from antiphon.telemetry import tracing
-from services.gateway.answer_journal import AnswerJournal, AnswerJournals, KeptTurn
 from services.gateway.config import GatewaySettings
 from services.gateway.realtime.admitted_turn import Journalling
-from services.gateway.turn_request import TurnRequest
-from services.gateway.turn_usage import TurnUsage
+from services.gateway.turns.answer_journal import AnswerJournal, AnswerJournals, KeptTurn
+from services.gateway.turns.request import TurnRequest
+from services.gateway.turns.usage import TurnUsage
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from services.gateway.realtime.core.response import AnswerOptions
 from services.gateway.realtime.retention import Retention
 from services.gateway.realtime.tools import asked_tools
 from services.gateway.served_model import SamplingDefaults, ServedModel
-from services.gateway.turn_request import Medium, SpeechRequest, TurnRequest
+from services.gateway.turns.request import Medium, SpeechRequest, TurnRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from antiphon.errors import InternalError
 from antiphon.telemetry.playback import Playback
-from services.gateway.answer_place import AnswerPlace
 from services.gateway.realtime.core.answer import Answer
 from services.gateway.realtime.core.items import SAMPLE_RATES_HZ, Encoding
 from services.gateway.realtime.core.response import AnswerOptions, Response
 from services.gateway.realtime.core.session import Session
 from services.gateway.realtime.dialect.frames import Frame
 from services.gateway.realtime.session_keeper import Found, SessionKeeper
+from services.gateway.turns.answer_place import AnswerPlace
 
 _ENCODINGS: Final[Mapping[str, Encoding]] = {"audio/pcm": "pcm", "audio/pcmu": "pcmu", "audio/pcma": "pcma"}
 _TEXTS: Final = ("response.output_audio_transcript.delta", "response.output_text.delta")

@@ -13,7 +13,7 @@ from antiphon.errors import AntiphonError, AtCapacity, Unavailable
 from antiphon.telemetry import names, tracing
 from antiphon.telemetry.metrics import Metrics
 from antiphon.tenancy.limiter import Demand
-from services.gateway.error_envelope import envelope_of, log_defect, response_of, status_of
+from services.gateway.http.error_envelope import envelope_of, log_defect, response_of, status_of
 from services.gateway.realtime.entry import Entrance, Entry
 from services.gateway.realtime.session_setup import Arrival, SessionSetup, dismiss, make_id
 

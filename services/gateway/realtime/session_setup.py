@@ -10,9 +10,8 @@ from starlette.websockets import WebSocket
 
 from antiphon.telemetry.metrics import Metrics
 from antiphon.telemetry.playback import Playback
-from services.gateway.answer_journal import AnswerJournals
-from services.gateway.error_envelope import ErrorBody
-from services.gateway.media_source import MediaBudget, MediaSource
+from services.gateway.http.error_envelope import ErrorBody
+from services.gateway.http.media_source import MediaBudget, MediaSource
 from services.gateway.realtime.account import Account
 from services.gateway.realtime.admitted_turn import TurnOpener
 from services.gateway.realtime.ahead import Ahead
@@ -37,6 +36,7 @@ from services.gateway.realtime.retention import PromptBounds, Retention
 from services.gateway.realtime.session_keeper import Found, SessionKeeper, new_connection_id, unknown_session
 from services.gateway.realtime.speculation import Speculation
 from services.gateway.realtime.transcribing import Transcribing
+from services.gateway.turns.answer_journal import AnswerJournals
 
 _TOO_OLD: Final = "last_event_id_expired"
 _TOO_OLD_REASON: Final = "The events behind 'last_event_id' are not kept any more. Connect with 'session_id' alone."

@@ -19,10 +19,10 @@ from services.gateway.realtime.admitted_turn import LateProgress, OpenTurn, Turn
 from services.gateway.realtime.core.outcomes import AnswerForeseen, StartAnswer
 from services.gateway.realtime.preparing import Spawn
 from services.gateway.realtime.prompting import Prompting
-from services.gateway.turn_course import TurnCourse
-from services.gateway.turn_recovery import with_seeds
-from services.gateway.turn_request import TurnRequest
-from services.gateway.turn_watch import TurnWatch
+from services.gateway.turns.course import TurnCourse
+from services.gateway.turns.recovery import with_seeds
+from services.gateway.turns.request import TurnRequest
+from services.gateway.turns.watch import TurnWatch
 
 
 class HeldTurn:

@@ -4,13 +4,13 @@ import json
 from dataclasses import dataclass
 
 from antiphon.errors import InvalidInput
-from services.gateway.answer_grammar import SchemaBounds, calls_grammar, parameters_of
-from services.gateway.answer_parts import AnswerForm
 from services.gateway.config import GatewaySettings
-from services.gateway.openai_tools import FunctionTool
+from services.gateway.openai.tools import FunctionTool
 from services.gateway.realtime.core.response import AnswerOptions, Tool
 from services.gateway.served_model import ServedModel
-from services.gateway.turn_request import AnswerGrammar
+from services.gateway.turns.answer_grammar import SchemaBounds, calls_grammar, parameters_of
+from services.gateway.turns.answer_parts import AnswerForm
+from services.gateway.turns.request import AnswerGrammar
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from services.gateway.realtime.admitted_turn import TurnOpener, failure_of, usag
 from services.gateway.realtime.core.outcomes import Outcomes, Transcribe
 from services.gateway.realtime.core.session import Session
 from services.gateway.realtime.prompting import Prompting
-from services.gateway.turn_request import TextDelta
-from services.gateway.turn_watch import TurnWatch
+from services.gateway.turns.request import TextDelta
+from services.gateway.turns.watch import TurnWatch
 
 
 @dataclass(slots=True)

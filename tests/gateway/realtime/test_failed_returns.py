@@ -8,8 +8,8 @@ from websockets.exceptions import InvalidStatus
 
 from antiphon.errors import AntiphonError, InternalError, NotFound, Unavailable
 from antiphon.sessions.redis_event_log import RedisEventLog
-from services.gateway.answer_journal import AnswerJournals
 from services.gateway.config import GatewaySettings
+from services.gateway.turns.answer_journal import AnswerJournals
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import Event, Live, live
 from tests.gateway.realtime.returning import Two, ask, caught_up, content, gateways, lost_after, rest, returning

@@ -13,8 +13,8 @@ from antiphon.tenancy.limiter import Amounts, Demand, Reservation, Standing
 from antiphon.tenancy.memory_limiter import MemoryLimiter
 from antiphon.tenancy.opening import Tenancy, tenancy_in_memory
 from services.gateway.admission import Admission
-from services.gateway.rate_limit_headers import go_duration
-from services.gateway.turn_usage import TurnUsage
+from services.gateway.http.rate_limit_headers import go_duration
+from services.gateway.turns.usage import TurnUsage
 from tests.gateway.tenants.conftest import SETTINGS
 
 CALLER = Caller("acme", "key_1", b"salt", limits=TenantLimits(concurrent_turns=1, tokens_per_minute=1000))

@@ -9,8 +9,8 @@ from websockets.exceptions import InvalidStatus
 
 from antiphon.errors import Conflict, NotFound
 from antiphon.tenancy.caller import TenantLimits
-from services.gateway.answer_journal import AnswerJournals
 from services.gateway.realtime.session_keeper import SessionKeeper
+from services.gateway.turns.answer_journal import AnswerJournals
 from tests.gateway.conftest import Fakes
 from tests.gateway.realtime.live import Event, Live, live
 from tests.gateway.realtime.returning import lost_after, rest, returning, said

@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from antiphon.errors import InvalidInput
-from services.gateway.invalid_body import invalid_body
+from services.gateway.http.invalid_body import invalid_body
 from services.gateway.realtime.config import RealtimeSettings
 from services.gateway.realtime.dialect.part import Part
 from services.gateway.realtime.dialect.session_object import (

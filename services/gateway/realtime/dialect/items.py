@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from antiphon.errors import InvalidInput
-from services.gateway.media_source import MediaBudget, MediaSource
+from services.gateway.http.media_source import MediaBudget, MediaSource
 from services.gateway.realtime.core.answer import MakeId
 from services.gateway.realtime.core.items import (
     AssistantItem,

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 from pydantic import JsonValue
 
-from services.gateway.error_envelope import ErrorBody
+from services.gateway.http.error_envelope import ErrorBody
 from services.gateway.realtime.core import outcomes as told
 from services.gateway.realtime.core.items import Item, OutputPart, OutputSpeech
 from services.gateway.realtime.core.outcomes import Event, Place
