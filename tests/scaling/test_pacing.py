@@ -74,6 +74,21 @@ def test_a_rising_load_is_met_before_it_comes() -> None:
     assert unsuspecting.replicas < stage.replicas
 
 
+def test_a_burst_out_of_the_calm_is_foreseen_in_its_second_minute() -> None:
+    def replicas_after(seconds: float, burst_seconds: float) -> int:
+        stage = Stage(plan(PACING.model_copy(update={"burst_seconds": burst_seconds})))
+        for _ in range(60):
+            stage.step(100)
+        begins = stage.now
+        while stage.now <= begins + seconds:
+            stage.step(100 + 2 * (stage.now - begins))
+        return stage.replicas
+
+    at_arrival = (100 + 2 * (80 + PACING.start_seconds)) / 10
+    assert replicas_after(80, burst_seconds=90) >= at_arrival
+    assert replicas_after(80, burst_seconds=1) < 0.8 * at_arrival, "five minutes of calm outweigh the one since"
+
+
 def test_steady_load_that_is_noisy_moves_nothing_to_and_fro() -> None:
     draws = random.Random(7)  # noqa: S311 - load, no secret
     stage = Stage(replicas=50)

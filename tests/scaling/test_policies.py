@@ -29,6 +29,12 @@ def test_a_talker_is_needed_for_so_many_listeners_as_it_keeps_in_sound() -> None
     assert policy.demand(window([CALM] * 4)).relief == 0
 
 
+def test_listeners_who_get_less_than_a_second_a_second_need_it_all_the_same() -> None:
+    policy = SpeechPolicy(sound_per_replica=24, busy_share=0.75)
+    drowning = replace(CALM, sound_rate=10, playing=30)
+    assert policy.demand(window([drowning] * 4)).steady == pytest.approx(4 * 30 / (24 * 0.75))
+
+
 def test_listeners_about_to_hear_silence_ask_for_more_before_any_does() -> None:
     at_risk = replace(CALM, short_leads=9)
     demand = SpeechPolicy(short_leads_share=0.05).demand(window([at_risk] * 4))
