@@ -124,6 +124,8 @@ class FakeNetwork:
         # Names that no list has.
         self.unlisted: set[str] = set()
         self.links: list[FakeLink] = []
+        # How often a shard was asked to describe itself.
+        self.questions = 0
         # What was reported to whom.
         self.reports: list[tuple[str, TrunkRouting]] = []
 
@@ -131,6 +133,7 @@ class FakeNetwork:
         return [name for name in self._shards if name not in self.unlisted]
 
     async def describe(self, address: str, *, timeout_seconds: float) -> ShardDescription:
+        self.questions += 1
         told = self._shards[address].describe()
         await asyncio.sleep(min(self._shards[address].dawdles_seconds, timeout_seconds))
         if self._shards[address].dawdles_seconds > timeout_seconds:

@@ -136,7 +136,8 @@ def _dark(pacing: Pacing, history: History, target: int, now: float) -> History:
 
 
 def _period_seconds(pacing: Pacing) -> float:
-    return max(pacing.trend_seconds, pacing.hold_seconds) / _PERIODS
+    """So short that a burst is more of them than a trend needs, however long the rest of the past."""
+    return min(max(pacing.trend_seconds, pacing.hold_seconds) / _PERIODS, pacing.burst_seconds / (2 * _LEAST_PERIODS))
 
 
 def _remembered(pacing: Pacing, history: History, steady: float, kept: int, now: float) -> History:

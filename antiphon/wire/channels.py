@@ -49,7 +49,7 @@ class Channels:
 
     def __init__(self, limits: ChannelLimits | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._now = limits or ChannelLimits(), now
-        # In the order of their last use.
+        # In the order in which each was last begun or ended to be used.
         self._open: dict[str, _Used] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -64,6 +64,8 @@ class Channels:
         finally:
             used.users -= 1
             used.last_seconds = self._now()
+            if self._open.get(address) is used:
+                self._open[address] = self._open.pop(address)
             self._close_unused()
 
     async def close(self) -> None:

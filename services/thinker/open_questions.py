@@ -24,10 +24,11 @@ class OpenQuestions(Generic[Key, Answer]):
         for key, ask in questions.items():
             if key not in self._open:
                 self._open[key] = asyncio.create_task(ask(), name=f"{self._name} {key}")
+        for task in self._open.values():
+            task.remove_done_callback(self._late)
         if self._open:
             await asyncio.wait(self._open.values(), timeout=seconds)
         for task in self._open.values():
-            task.remove_done_callback(self._late)
             if not task.done():
                 task.add_done_callback(self._late)
         return self._answered()

@@ -56,7 +56,8 @@ class ShardWatch:
         self._known = KnownAddresses(limits.forget_seconds)
         # By address what each shard told last, and when.
         self._told: dict[str, tuple[ShardDescription, float]] = {}
-        self._look_now = asyncio.Event()
+        # Something came, or all are to be asked.
+        self._look_now, self._asks = asyncio.Event(), True
         self._looked = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._questions: OpenQuestions[str, ShardDescription | None] = OpenQuestions("asking", self._look_now.set)
@@ -68,10 +69,10 @@ class ShardWatch:
         """Returns once every expert has a copy, however long that takes; what is missing is logged."""
         loop = asyncio.get_running_loop()
 
-        def look() -> None:
-            loop.call_soon_threadsafe(self._look_now.set)
+        def ask() -> None:
+            loop.call_soon_threadsafe(self._ask_now)
 
-        self._roster.on_loss = look
+        self._roster.on_loss = ask
         self._task = asyncio.create_task(self._work(), name="expert shards")
         async with self._looked:
             await self._looked.wait_for(lambda: not self._roster.missing())
@@ -97,8 +98,9 @@ class ShardWatch:
         said_at = complained_at = float("-inf")
         while True:
             self._look_now.clear()
+            asks, self._asks = self._asks, False
             try:
-                await self._look()
+                await self._look(asks=asks)
             except Exception:
                 if time.monotonic() > complained_at + _SAY_EVERY_SECONDS:
                     complained_at = time.monotonic()
@@ -111,10 +113,16 @@ class ShardWatch:
             seconds = min(_HURRY_SECONDS, self._limits.every_seconds) if missing else self._limits.every_seconds
             async with self._looked:
                 self._looked.notify_all()
-            await _set_within(self._look_now, seconds)
+            is_late = await _set_within(self._look_now, seconds)
+            self._asks |= bool(missing) or not is_late
 
-    async def _look(self) -> None:
-        addresses = self._known.to_ask(await self._addresses(), time.monotonic())
+    def _ask_now(self) -> None:
+        self._asks = True
+        self._look_now.set()
+
+    async def _look(self, *, asks: bool) -> None:
+        """asks: else only what comes late is taken in, which must not set off more questions."""
+        addresses = self._known.to_ask(await self._addresses(), time.monotonic()) if asks else ()
         questions = {address: partial(self._ask, address) for address in addresses}
         answers = (await self._questions.within(questions, _TABLE_SECONDS)).values()
         now = time.monotonic()
@@ -202,9 +210,9 @@ class ShardWatch:
         self._said = missing
 
 
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
-            await event.wait()
+            return await event.wait()
     except TimeoutError:
-        return
+        return False

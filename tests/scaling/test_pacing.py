@@ -75,8 +75,8 @@ def test_a_rising_load_is_met_before_it_comes() -> None:
 
 
 def test_a_burst_out_of_the_calm_is_foreseen_in_its_second_minute() -> None:
-    def replicas_after(seconds: float, burst_seconds: float) -> int:
-        stage = Stage(plan(PACING.model_copy(update={"burst_seconds": burst_seconds})))
+    def replicas_after(seconds: float, **pacing: float) -> int:
+        stage = Stage(plan(PACING.model_copy(update=pacing)))
         for _ in range(60):
             stage.step(100)
         begins = stage.now
@@ -86,6 +86,9 @@ def test_a_burst_out_of_the_calm_is_foreseen_in_its_second_minute() -> None:
 
     at_arrival = (100 + 2 * (80 + PACING.start_seconds)) / 10
     assert replicas_after(80, burst_seconds=90) >= at_arrival
+    assert replicas_after(80, burst_seconds=90, hold_seconds=1800) >= at_arrival, (
+        "who holds on for long foresees as much"
+    )
     assert replicas_after(80, burst_seconds=1) < 0.8 * at_arrival, "five minutes of calm outweigh the one since"
 
 

@@ -182,6 +182,17 @@ async def test_one_that_dawdles_is_called_all_the_same() -> None:
         assert len(network.links) == 4, "it was linked once"
 
 
+async def test_answers_that_come_late_set_off_no_more_questions() -> None:
+    shards = fakes(3, 3)
+    limits = replace(_LIMITS, every_seconds=0.5, forget_seconds=5.0)
+    async with watching(shards, limits=limits) as (_, network):
+        for shard, seconds in zip(shards, (0.0, 0.15, 0.22), strict=True):
+            shard.dawdles_seconds = seconds
+        before = network.questions
+        await asyncio.sleep(2.5)
+        assert network.questions - before <= 3 * 6
+
+
 async def test_a_link_that_opens_while_the_watch_ends_is_closed() -> None:
     shards = fakes(2, 2)
     async with watching(shards) as (roster, network):

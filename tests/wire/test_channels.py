@@ -69,6 +69,22 @@ async def test_a_channel_is_never_closed_under_a_call_however_long_that_takes() 
     await channels.close()
 
 
+async def test_a_channel_of_before_is_closed_while_older_streams_still_end() -> None:
+    clock = Clock()
+    channels = Channels(LIMITS, clock)
+    streams = [channels.to("unix:/streams") for _ in range(3)]
+    for stream in streams:
+        stream.__enter__()
+    with channels.to("unix:/gone") as gone:
+        pass
+    for stream in streams:
+        clock.seconds += 50
+        stream.__exit__(None, None, None)
+        await asyncio.sleep(0.01)
+    assert state(gone) is grpc.ChannelConnectivity.SHUTDOWN
+    await channels.close()
+
+
 async def test_an_address_whose_channel_was_closed_is_reached_by_another(tmp_path: Path) -> None:
     clock, address = Clock(), f"unix:{tmp_path}/server"
     server = grpc.aio.server()

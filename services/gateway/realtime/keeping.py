@@ -151,7 +151,8 @@ class Keeping:
                 async with asyncio.timeout(self._keeper.touch_seconds):
                     await self._wake.wait()
             self._has_changed |= time.monotonic() - self._saved_at >= self._keeper.touch_seconds and self._version > 0
-            await self._keep()
+            if (error := await self._keep()) is not None:
+                await asyncio.sleep(self._pause(error))
 
     async def finish(self) -> None:
         """Keeps how the session ends, if it takes no longer than a moment. `run` has ended."""
@@ -167,8 +168,8 @@ class Keeping:
     def _nobody_waits(self) -> bool:
         return self._is_behind or self._is_over or not (self._version or self._has_changed)
 
-    async def _keep(self) -> None:
-        """What waits, and the session as it is told by that."""
+    async def _keep(self) -> AntiphonError | None:
+        """What waits, and the session as it is told by that. Gives what it failed of for now."""
         self._wake.clear()
         frames, session = tuple(self._waiting), self._standing() if self._has_changed else None
         self._has_changed = False
@@ -180,12 +181,13 @@ class Keeping:
             self._taken_over(Conflict(message, code=TAKEN_OVER))
         except TooLarge as error:
             self._warn(error)
-            return await self._give_up()
+            await self._give_up()
+            return None
         except AntiphonError as error:
             self._is_behind, self._has_changed = True, self._has_changed or session is not None
             self._wake.set()
             self._moved.set()
-            return await self._pause(error)
+            return error
         self._pause_seconds = _PAUSE_SECONDS
         self._kept_to = frames[-1].number if frames else self._kept_to
         while self._waiting and self._waiting[0].number <= self._kept_to:
@@ -194,12 +196,13 @@ class Keeping:
         self._moved.set()
         return None
 
-    async def _pause(self, error: AntiphonError) -> None:
+    def _pause(self, error: AntiphonError) -> float:
+        """Seconds until it is tried again."""
         if isinstance(error, Unavailable):
-            return await asyncio.sleep(_PAUSE_SECONDS)
+            return _PAUSE_SECONDS
         self._warn(error)
         seconds, self._pause_seconds = self._pause_seconds, min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
-        return await asyncio.sleep(seconds)
+        return seconds
 
     async def _give_up(self) -> None:
         """It is not kept from now on, and nobody comes back to an older one."""

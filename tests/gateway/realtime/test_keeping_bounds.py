@@ -1,6 +1,7 @@
 """What waits to be kept of a live session is bounded."""
 
 import asyncio
+import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -86,6 +87,17 @@ async def test_a_session_can_go_on_elsewhere_once_it_is_kept_until_it_is_too_lar
         keeping.told(SessionUpdated(), frame)
         assert await keeping.kept(frame.number), "its client is served all the same"
         assert not keeping.can_go_on_elsewhere
+
+
+async def test_a_session_that_ends_does_not_wait_for_room(log: RefusingLog) -> None:
+    log.error = AtCapacity("No room is left.", retry_after_seconds=1.0)
+    async with keeping_in(log) as keeping:
+        keeping.told(SessionUpdated(), Numbering(SESSION_ID).frame({"type": "session.updated"}))
+        await asyncio.sleep(0.05)
+    began, attempts = time.monotonic(), log.attempts
+    await keeping.finish()
+    assert log.attempts == attempts + 1
+    assert time.monotonic() - began < 0.3
 
 
 async def test_a_session_that_there_is_no_room_for_is_tried_more_and_more_seldom(
