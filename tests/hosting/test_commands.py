@@ -129,7 +129,7 @@ def test_serve_starts_within_its_time_and_memory_and_stops_clean() -> None:
         line = process.wait_for(lambda line: "answers at" in line)
         start_cpu_seconds = cpu_seconds(process.pid)
         base_url = line.rpartition(" ")[2].removesuffix("/v1")
-        assert "curl" in process.text
+        assert base_url in process.wait_for(lambda line: "curl" in line)
         assert "moo" in ask(base_url)
         peak_kilobytes = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1])  # type: ignore[index]
         assert process.ends(signal.SIGTERM) == 0
