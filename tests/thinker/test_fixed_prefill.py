@@ -1,6 +1,7 @@
 """The Thinker's prompts in steps of fixed shape: answers are those of transformers, and no step goes another way."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ FIXED: dict[str, Any] = {"fixed_steps": True, "rows_per_step": 128, "running_req
 # One row, about the least step, and more than a step holds.
 LENGTHS = [1, 63, 64, 65, 127, 300]
 TOKENS = 6
+START_SECONDS = 60.0
 
 
 @dataclass
@@ -31,14 +33,18 @@ class Steps:
 
     fixed: list[list[int]] = field(default_factory=list)
     free: int = 0
+    # No step goes on before.
+    may_go_on: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
 def watched() -> Iterator[Steps]:
     steps = Steps()
+    steps.may_go_on.set()
     put, compute = PrefillStep.put, FreePrefill.compute
 
     def note_fixed(step: Any, requests: Any, numbers: Any) -> None:
+        assert steps.may_go_on.wait(START_SECONDS)
         steps.fixed.append([each.row_count for each in requests])
         put(step, requests, numbers)
 
@@ -52,6 +58,12 @@ def watched() -> Iterator[Steps]:
 
 def drawn_ids(length: int) -> torch.Tensor:
     return torch.randint(10, 200, (length,), generator=torch.Generator().manual_seed(length))
+
+
+async def all_have_come(engine: ThinkerEngine, count: int, steps: Steps) -> None:
+    while (load := engine.decoder.load()).running + load.waiting < count:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+    steps.may_go_on.set()
 
 
 async def write(engine: ThinkerEngine, token_ids: torch.Tensor, after_seconds: float = 0.0) -> Gathered:
@@ -119,11 +131,13 @@ async def test_prompts_lose_their_pages_and_find_those_of_others(tiny_checkpoint
 
 
 async def test_a_step_wider_than_any_is_computed_in_free_shapes(tiny_checkpoint, written):
-    """More prompts at once than the only step has room for."""
+    """More prompts at once than the only step has room for: all come while the first is computed."""
     store = {**FIXED, "rows_per_step": 16, "context_rows": 80}
     with watched() as steps:
         async with running(tiny_checkpoint, **store) as engine:
-            found = await asyncio.gather(*(write(engine, drawn_ids(length)[:2]) for length in LENGTHS[1:] * 2))
+            steps.may_go_on.clear()
+            prompts = [write(engine, drawn_ids(length)[:2]) for length in LENGTHS[1:] * 2]
+            found, _ = await asyncio.gather(asyncio.gather(*prompts), all_have_come(engine, len(prompts), steps))
             alone = [await write(engine, drawn_ids(length)[:2]) for length in LENGTHS[1:] * 2]
     assert steps.free > 0
     assert steps.fixed
