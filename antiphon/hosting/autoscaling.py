@@ -17,8 +17,8 @@ _LOG = logging.getLogger(__name__)
 
 # What every replica records, beside the signals of its stage.
 CALLS: Final = "calls"
-# Serve asks ten times a second; its replicas record once.
-_DECIDE_EVERY_SECONDS: Final = 1.0
+# Serve asks ten times a second; its replicas record once. The more often is decided, the more chance asks for.
+_DECIDE_EVERY_SECONDS: Final = 2.0
 # Serve keeps what a replica recorded last for as long as it runs. One that has recorded nothing for so long is silent;
 # its clock is that of its host, which may be some seconds behind.
 _SILENT_SECONDS: Final = 10.0

@@ -23,15 +23,15 @@ _RUNS = (
     _POLICIES,
     Run("policies", 0.74),
     Run("queue length", 0.7),
-    Run("queue length, tuned", 0.7),
-    Run("queue length, tuned", 0.76),
+    Run("queue length, tuned", 0.67),
+    Run("queue length, tuned", 0.73),
 )
 
 # By stage: each way of provisioning as it costs about as much.
 _SHOWN: Final[Sequence[tuple[Kind, float | None]]] = (
     ("static", None),
     ("policies", 0.8),
-    ("queue length, tuned", 0.76),
+    ("queue length, tuned", 0.73),
 )
 
 
@@ -56,7 +56,7 @@ def main(
         print(table({seed: days[seed]}), end="\n\n")
         print(stage_table({seed: days[seed]}, _SHOWN), end="\n\n", flush=True)
         if plot is not None and len(days) == 1:
-            draw(days[seed], [_POLICIES, Run("queue length, tuned", 0.76)], plot)
+            draw(days[seed], [_POLICIES, Run("queue length, tuned", 0.73)], plot)
     if len(days) > 1:
         print(table(days), end="\n\n")
         print(stage_table(days, _SHOWN))

@@ -50,7 +50,7 @@ async def rise_and_fall(
     assert min(crowd.heard, few.heard) > most
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_seconds: float = 120.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_seconds: float = 240.0) -> None:
     async with asyncio.timeout(timeout_seconds):
         while not await condition():  # noqa: ASYNC110 - what is waited for lies in another process
             await asyncio.sleep(0.2)

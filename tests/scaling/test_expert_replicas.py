@@ -31,6 +31,7 @@ from tests.thinker.questions import running
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),  # a busy machine starts replicas slowly
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 

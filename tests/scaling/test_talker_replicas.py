@@ -26,6 +26,7 @@ from tests.scaling.audience import Audience, rise_and_fall
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),  # a busy machine starts replicas slowly
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
